@@ -1,0 +1,174 @@
+"""What a plugin is: an attrs class whose fields are its options.
+
+    @plugin(name="my_feature", summary="One line.", release="ws2008", ledger=("X1",))
+    class MyFeature:
+        limit: Size = option(Size(65536), help="Largest transfer.", minimum=4096)
+
+        @hookimpl
+        def some_hook(self, machine): ...
+
+A *workload* is described in the same way; an experiment names one and fills in its options. Nothing here
+touches pluggy or cattrs: a class described so is an ordinary attrs class that can be built and tested alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, dataclass_transform
+
+import attrs
+
+from ntlab.errors import PluginError
+
+Release = Literal["ws2003", "ws2008", "ws2008r2"]
+RELEASES: tuple[Release, ...] = ("ws2003", "ws2008", "ws2008r2")
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class WorkloadInfo:
+    """What an experiment needs to know of a workload class."""
+
+    name: str
+    summary: str
+    cls: type
+
+
+@attrs.frozen(kw_only=True)
+class PluginInfo:
+    """What ntlab knows of a plugin class before it is built.
+
+    `release` is the first release that has the feature; `ledger` the rows it provides; `requires`,
+    `conflicts`, `after` and `before` name other plugins.
+    """
+
+    name: str
+    summary: str
+    release: Release
+    ledger: tuple[str, ...]
+    requires: tuple[str, ...]
+    conflicts: tuple[str, ...]
+    after: tuple[str, ...]
+    before: tuple[str, ...]
+    workloads: tuple[type, ...]
+    cls: type
+
+
+def option(
+    default: Any,
+    *,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    validator: Callable[[Any, Any, Any], None] | None = None,
+) -> Any:
+    """One option of a plugin or workload: default, help, and the range it may lie in.
+
+    The field's annotation gives the type: bool, int, float, str, a Literal for a choice, a tuple, or a
+    quantity (Duration, Size, Rate, Share) that people may write with its unit.
+    """
+
+    def in_range(instance: object, field: attrs.Attribute[Any], value: Any) -> None:
+        if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+            if minimum is None:
+                wanted = f"at most {maximum}"
+            elif maximum is None:
+                wanted = f"at least {minimum}"
+            else:
+                wanted = f"{minimum} to {maximum}"
+            raise ValueError(f"{value!r} is out of range; expected {wanted}")
+        if validator is not None:
+            validator(instance, field, value)
+
+    metadata = {"ntlab": "option", "help": help, "minimum": minimum, "maximum": maximum}
+    return attrs.field(default=default, kw_only=True, validator=in_range, metadata=metadata)
+
+
+def state(factory: Callable[[], Any]) -> Any:
+    """A field that is not an option: what the plugin remembers while a machine runs."""
+    return attrs.field(init=False, factory=factory, repr=False, eq=False)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(option, state))
+def plugin(
+    *,
+    name: str,
+    summary: str,
+    release: Release,
+    ledger: tuple[str, ...] = (),
+    requires: tuple[str, ...] = (),
+    conflicts: tuple[str, ...] = (),
+    after: tuple[str, ...] = (),
+    before: tuple[str, ...] = (),
+    workloads: tuple[type, ...] = (),
+) -> Callable[[type[T]], type[T]]:
+    """Make a class a plugin. Its fields are its options, its `@hookimpl` methods what it answers."""
+    if release not in RELEASES:
+        raise PluginError(f"unknown release {release!r}; expected one of {', '.join(RELEASES)}", plugin=name)
+
+    def decorate(cls: type[T]) -> type[T]:
+        built = attrs.define(cls, slots=False, eq=False)
+        built.ntlab_plugin = PluginInfo(  # type: ignore[attr-defined]
+            name=name,
+            summary=summary,
+            release=release,
+            ledger=ledger,
+            requires=requires,
+            conflicts=conflicts,
+            after=after,
+            before=before,
+            workloads=workloads,
+            cls=built,
+        )
+        return built
+
+    return decorate
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(option, state))
+def workload(*, name: str, summary: str) -> Callable[[type[T]], type[T]]:
+    """Make a class a workload: `start(machine)` sets threads going, `measure(machine)` gives metrics.
+
+    An experiment names it as PLUGIN.NAME, after the plugin that lists it.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        built = attrs.define(cls, slots=False, eq=False)
+        built.ntlab_workload = WorkloadInfo(name=name, summary=summary, cls=built)  # type: ignore[attr-defined]
+        return built
+
+    return decorate
+
+
+def plugin_info(subject: object) -> PluginInfo:
+    """The description of a plugin class or instance. Raises PluginError where there is none."""
+    cls = subject if isinstance(subject, type) else type(subject)
+    info = cls.__dict__.get("ntlab_plugin")
+    if not isinstance(info, PluginInfo):
+        raise PluginError("is not a plugin: its class has no @ntlab.plugin", plugin=cls.__qualname__)
+    return info
+
+
+def workload_info(subject: object) -> WorkloadInfo:
+    """The description of a workload class or instance. Raises PluginError where there is none."""
+    cls = subject if isinstance(subject, type) else type(subject)
+    info = cls.__dict__.get("ntlab_workload")
+    if not isinstance(info, WorkloadInfo):
+        raise PluginError("is not a workload: its class has no @ntlab.workload", plugin=cls.__qualname__)
+    return info
+
+
+def options_of(cls: type) -> list[attrs.Attribute[Any]]:
+    """The option fields of a plugin or workload class, in the order in which they are written."""
+    attrs.resolve_types(cls, include_extras=True)
+    return [field for field in attrs.fields(cls) if field.metadata.get("ntlab") == "option"]
+
+
+@attrs.frozen
+class Metric:
+    """One measured value: what a workload's `measure` gives. `unit` is "1" for a pure number."""
+
+    name: str
+    value: float
+    unit: str = "1"

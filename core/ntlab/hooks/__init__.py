@@ -1,0 +1,28 @@
+"""The hooks: specifications, one file a domain, and the binding that turns them into direct calls."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from ntlab.hooks.binding import BoundHooks, HookManager, Mode, bind, blame, implementations
+from ntlab.hooks.markers import hookimpl, hookspec, observer
+
+__all__ = [
+    "BoundHooks",
+    "HookManager",
+    "Mode",
+    "bind",
+    "blame",
+    "hookimpl",
+    "hookspec",
+    "implementations",
+    "observer",
+    "specifications",
+]
+
+
+def specifications() -> list[ModuleType]:
+    """The modules that specify the built-in hooks."""
+    from ntlab.hooks import lifecycle, locks, scheduling
+
+    return [lifecycle, locks, scheduling]

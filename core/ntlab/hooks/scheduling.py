@@ -1,0 +1,106 @@
+"""What the scheduler asks.
+
+Masks are integers: bit i is processor i. Priorities are 0..31 (1..15 dynamic, 16..31 real-time). Times are ns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ntlab.hooks.markers import hookspec, observer
+
+if TYPE_CHECKING:
+    from ntlab.machine.policy import SchedulerPolicy
+    from ntlab.machine.processors import Processor
+    from ntlab.machine.threads import Thread
+
+
+@hookspec(firstresult=True)
+def scheduler_policy(machine: object) -> SchedulerPolicy | None:
+    """The fixed rules of the scheduler. Asked once at boot; None everywhere gives `SchedulerPolicy()`.
+
+    2003: 187.5 ms quanta charged at 15.625 ms ticks, a ready queue for each processor.
+    """
+
+
+@hookspec(firstresult=True)
+def ideal_processor(thread: Thread) -> int | None:
+    """The ideal processor of a new thread. None everywhere gives the lowest it may run on.
+
+    2003: round robin inside a process, each process starting on another node.
+    """
+
+
+@hookspec(firstresult=True)
+def choose_processor(thread: Thread, idle: int) -> int | None:
+    """Which of the `idle` processors (a mask, not 0, all allowed to the thread) a ready thread starts on.
+
+    2003: a whole idle core first, then the ideal node, the ideal processor, the last one.
+    None everywhere: the lowest.
+    """
+
+
+@hookspec(firstresult=True)
+def choose_busy_processor(thread: Thread) -> int | None:
+    """No allowed processor is idle: whose running thread a ready thread is compared with.
+
+    If that one has a lower priority it is preempted; else the thread is queued there.
+    2003: the ideal processor only, so not always the N highest priorities run.
+    None everywhere: the processor that runs the lowest priority.
+    """
+
+
+@hookspec(firstresult=True)
+def choose_thread(processor: Processor) -> Thread | None:
+    """A processor's own ready queue is empty: what it runs instead of going idle.
+
+    The thread must be ready in another queue, or held back by a `run_limit` of 0.
+    2003: the first of the highest priority found in the queues of the others.
+    """
+
+
+@hookspec(firstresult=True)
+def boosted_priority(thread: Thread, increment: int) -> int | None:
+    """The priority of a thread whose wait was satisfied with that increment (0 and more).
+
+    2003: base plus increment, not above 15; no change for real-time threads. None: unchanged.
+    """
+
+
+@hookspec(firstresult=True)
+def priority_at_quantum_end(thread: Thread) -> int | None:
+    """The priority after a full quantum. 2003: one lower, down to the base. None: unchanged."""
+
+
+@hookspec
+def run_limit(thread: Thread, processor: Processor) -> int | None:
+    """How many ns the thread may run on that processor from now; 0 holds it back. None: no limit.
+
+    The least of all answers counts. Whoever answers 0 keeps the thread and must later give it to
+    `scheduler.release`. A thread at raised IRQL is not asked. 2003: nobody answers.
+    """
+
+
+@observer
+def thread_created(thread: Thread) -> None:
+    """A thread exists and is about to become ready."""
+
+
+@observer
+def thread_exited(thread: Thread) -> None:
+    """A thread has ended."""
+
+
+@observer
+def thread_ready(thread: Thread) -> None:
+    """A thread became ready after a wait (not after a preemption or the end of a quantum)."""
+
+
+@observer
+def thread_charged(thread: Thread, processor: Processor, ran: int) -> None:
+    """A thread has run for `ran` ns on a processor. Called at the end of each stretch of running."""
+
+
+@observer
+def context_switched(processor: Processor, old: Thread | None, new: Thread | None) -> None:
+    """A processor went from one thread to another; None is the idle thread."""

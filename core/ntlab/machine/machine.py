@@ -1,0 +1,204 @@
+"""The machine: hardware tables, the plugins' hooks, and the mechanisms, put together at boot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ntlab.engine import Engine, Streams
+from ntlab.errors import SimulationError, UserError
+from ntlab.hooks import HookManager, Mode, bind, specifications
+from ntlab.machine.interrupts import Interrupts
+from ntlab.machine.locks import Discipline, Locks, SpinLock
+from ntlab.machine.policy import SchedulerPolicy
+from ntlab.machine.scheduler import Scheduler
+from ntlab.machine.threads import Process, Program, Session, Thread
+from ntlab.plugin import plugin_info
+from ntlab.tracing import Tracer
+
+if TYPE_CHECKING:
+    from ntlab.topology import Tables
+
+
+class Machine:
+    """One simulated computer.
+
+    `tables` is its frozen hardware; `plugins` are instances, the most basic first: a later one is asked
+    before an earlier one. Machines that share an `engine` share their time, as a host and its child
+    partitions do. A machine is booted once and runs once; a second run is a new machine.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        plugins: Sequence[object] = (),
+        *,
+        seed: int = 0,
+        tracer: Tracer | None = None,
+        hooks: Mode = "direct",
+        engine: Engine | None = None,
+        name: str = "machine",
+    ) -> None:
+        self.tables = tables
+        self.plugins = tuple(plugins)
+        self.name = name
+        self.engine = engine if engine is not None else Engine()
+        self.tracer = tracer if tracer is not None else Tracer(enabled=False)
+        self.streams = Streams(seed)
+        self.manager = HookManager()
+        for module in specifications():
+            self.manager.add_hookspecs(module)
+        for plugin in self.plugins:
+            self.manager.register(plugin, plugin_info(plugin).name)
+        self.hooks: Any = bind(self.manager, mode=hooks)
+        policy = self.hooks.scheduler_policy(self) if self.hooks.scheduler_policy is not None else None
+        self.scheduler = Scheduler(self, tables.node_of, policy if policy is not None else SchedulerPolicy())
+        self.processors = self.scheduler.processors
+        self.interrupts = Interrupts(self)
+        self.locks = Locks(self)
+        self.sessions: dict[int, Session] = {}
+        self.processes: dict[int, Process] = {}
+        self.threads: dict[int, Thread] = {}
+        self._next_id = 4
+        self._booted = False
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    def boot(self) -> Machine:
+        """Finish the machine: plugins see it through `machine_booted`. Returns the machine."""
+        if self._booted:
+            raise SimulationError(f"{self.name} is booted twice")
+        self._booted = True
+        if self.engine.idle_work is None:
+            self.engine.idle_work = self.tracer.flush
+        if self.hooks.machine_booted is not None:
+            self.hooks.machine_booted(self)
+        return self
+
+    def run(self, until: int | None = None) -> int:
+        """Let time pass up to `until` ns, or until nothing happens any more. Returns the time reached."""
+        if not self._booted:
+            raise SimulationError(f"{self.name} runs before it is booted")
+        return self.engine.run(until)
+
+    def stop(self) -> None:
+        """The machine will run no more: let plugins account for what is open."""
+        if self.hooks.machine_stopped is not None:
+            self.hooks.machine_stopped(self)
+
+    # -- what runs on it -----------------------------------------------------------------------------------
+
+    def create_session(self, identity: int, weight: int = 5) -> Session:
+        """A user's session. Its number must not be in use."""
+        if identity in self.sessions:
+            raise SimulationError(f"session {identity} exists already")
+        session = self.sessions[identity] = Session(identity, weight)
+        return session
+
+    def create_process(
+        self,
+        name: str,
+        *,
+        session: Session | None = None,
+        base_priority: int = 8,
+        affinity: int | None = None,
+    ) -> Process:
+        """A process. `base_priority` is 1..31, `affinity` a mask of processors (default: all)."""
+        if not 1 <= base_priority <= 31:
+            raise UserError(f"base priority {base_priority} of process {name!r}", expected="1 to 31")
+        mask = self._affinity(affinity, self.scheduler.all_mask, name)
+        if session is None:
+            session = self.sessions.get(0) or self.create_session(0)
+        process = Process(self, self._identity(), name, session, base_priority, mask)
+        self.processes[process.id] = process
+        return process
+
+    def create_thread(
+        self,
+        process: Process,
+        program: Program,
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        affinity: int | None = None,
+        ideal: int | None = None,
+    ) -> Thread:
+        """A thread, ready to run at once. `ideal` is its ideal processor (default: the release's rule)."""
+        number = process.threads_created
+        process.threads_created = number + 1
+        process.threads += 1
+        thread = Thread(process, self._identity(), name or f"{process.name}.{number}", program)
+        if priority is not None:
+            if not 1 <= priority <= 31:
+                raise UserError(f"priority {priority} of thread {thread.name!r}", expected="1 to 31")
+            thread.base_priority = thread.priority = priority
+        if affinity is not None:
+            thread.affinity = self._affinity(affinity, process.affinity, thread.name)
+        if ideal is None:
+            if self.hooks.ideal_processor is not None:
+                ideal = self.hooks.ideal_processor(thread)
+            if ideal is None:
+                ideal = (thread.affinity & -thread.affinity).bit_length() - 1
+        if not 0 <= ideal < len(self.processors) or not thread.affinity >> ideal & 1:
+            raise UserError(
+                f"ideal processor {ideal} of thread {thread.name!r}", expected="a processor of its affinity"
+            )
+        thread.ideal = thread.last = ideal
+        self.threads[thread.id] = thread
+        if self.hooks.thread_created is not None:
+            self.hooks.thread_created(thread)
+        self.scheduler.start(thread)
+        return thread
+
+    def thread_ended(self, thread: Thread) -> None:
+        """Forget a thread that has ended."""
+        del self.threads[thread.id]
+        thread.process.threads -= 1
+        if self.hooks.thread_exited is not None:
+            self.hooks.thread_exited(thread)
+
+    def create_lock(self, name: str, discipline: Discipline = "fifo") -> SpinLock:
+        """A spinlock; see `ntlab.machine.locks`."""
+        return self.locks.create(name, discipline)
+
+    def _identity(self) -> int:
+        # Windows gives processes and threads numbers of one space, in steps of four.
+        self._next_id += 4
+        return self._next_id
+
+    def _affinity(self, mask: int | None, allowed: int, name: str) -> int:
+        if mask is None:
+            return allowed
+        if mask <= 0 or mask & ~allowed:
+            raise UserError(
+                f"affinity {mask:#x} of {name!r}", expected=f"a mask that is not empty, inside {allowed:#x}"
+            )
+        return mask
+
+    # -- what is counted -----------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, float]:
+        """Performance counters by their Windows names, over the machine's life so far."""
+        seconds = self.engine.now / 1e9 or 1.0
+        busy = sum(
+            p.busy_time + (self.engine.now - p.busy_since if p.thread is not None else 0)
+            for p in self.processors
+        )
+        total = len(self.processors) * (self.engine.now or 1)
+        return {
+            r"System\Context Switches/sec": sum(p.context_switches for p in self.processors) / seconds,
+            r"System\Processor Queue Length": float(self.scheduler.ready_count),
+            r"Processor(_Total)\% Processor Time": 100 * busy / total,
+            r"Processor(_Total)\Interrupts/sec": sum(p.interrupts for p in self.processors) / seconds,
+            r"Processor(_Total)\% Interrupt Time": 100 * sum(p.interrupt_time for p in self.processors) / total,
+            r"Processor(_Total)\DPCs Queued/sec": sum(p.dpcs for p in self.processors) / seconds,
+            r"Processor(_Total)\% DPC Time": 100 * sum(p.dpc_time for p in self.processors) / total,
+        }
+
+
+def masks(processors: Iterable[int]) -> int:
+    """The mask of some processors."""
+    mask = 0
+    for index in processors:
+        mask |= 1 << index
+    return mask

@@ -1,0 +1,45 @@
+"""The fixed rules that a plugin sets for a mechanism at boot."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from ntlab.quantities import MILLISECOND, Duration
+
+
+def _positive(instance: object, field: attrs.Attribute[int], value: int) -> None:
+    if value <= 0:
+        raise ValueError(f"{field.name} must be positive, not {value}")
+
+
+def _not_negative(instance: object, field: attrs.Attribute[int], value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{field.name} must not be negative, not {value}")
+
+
+@attrs.frozen(kw_only=True)
+class SchedulerPolicy:
+    """Rules of the scheduler.
+
+    - `quantum`: a thread's turn, ns.
+    - `tick`: period of the clock interrupt, ns. Not simulated event by event: its effects are computed.
+    - `accounting`: when a turn is over. "exact": when the quantum has been run. "cycle" (2008): at the
+      first tick at which it has been run. "tick" (2003): after so many ticks seen while running, each
+      charged whole; time in interrupts is on the thread's bill.
+    - `ready_queues`: one "shared" by all processors (2000), or one "per_processor" (2003 and later).
+    - `fresh_quantum_after_wait`: whether a thread that waited begins a new turn or goes on with its old one.
+    - `switch_cost`: ns lost when a processor goes from one thread directly to another.
+    """
+
+    quantum: Duration = attrs.field(default=Duration(10 * MILLISECOND), validator=_positive)
+    tick: Duration = attrs.field(default=Duration(15_625_000), validator=_positive)
+    accounting: Literal["exact", "cycle", "tick"] = attrs.field(
+        default="exact", validator=attrs.validators.in_(("exact", "cycle", "tick"))
+    )
+    ready_queues: Literal["shared", "per_processor"] = attrs.field(
+        default="shared", validator=attrs.validators.in_(("shared", "per_processor"))
+    )
+    fresh_quantum_after_wait: bool = False
+    switch_cost: Duration = attrs.field(default=Duration(0), validator=_not_negative)

@@ -1,0 +1,577 @@
+"""The dispatcher: which thread runs on which processor, and for how long.
+
+The mechanism is here, the policy in plugins: the fixed rules come as a `SchedulerPolicy`, each choice is a
+hook (`ntlab.hooks.scheduling`). A thread that runs costs one event, at the exact time at which its burst,
+its turn or its limit ends; clock ticks are computed, not simulated.
+
+Hand-off, not barging: a processor that becomes free takes the first ready thread at once, within the same
+event, and a thread that becomes ready never overtakes one of its own priority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ntlab.engine import FOREVER
+from ntlab.errors import SimulationError
+from ntlab.machine.policy import SchedulerPolicy
+from ntlab.machine.processors import NOMINAL, PRIORITIES, Processor, ReadyQueue
+from ntlab.machine.threads import HELD, READY, RUNNING, TERMINATED, WAITING, Thread
+from ntlab.tracing import event_type
+
+if TYPE_CHECKING:
+    from ntlab.machine.machine import Machine
+
+KERNEL_LOGGER = "NT Kernel Logger"
+CSWITCH = event_type(
+    KERNEL_LOGGER,
+    "Thread/CSwitch",
+    "cpu new_tid old_tid new_priority old_priority old_state old_wait_reason new_ready_time",
+)
+READY_THREAD = event_type(KERNEL_LOGGER, "Dispatcher/ReadyThread", "tid increment")
+THREAD_START = event_type(KERNEL_LOGGER, "Thread/Start", "tid pid name$")
+THREAD_END = event_type(KERNEL_LOGGER, "Thread/End", "tid run_time")
+
+IDLE_TID = 0
+STEPS_AT_ONE_INSTANT = 1_000_000
+
+
+class Scheduler:
+    """Runs the threads of one machine on its processors."""
+
+    def __init__(self, machine: Machine, nodes: list[int], policy: SchedulerPolicy) -> None:
+        self.machine = machine
+        self.engine = machine.engine
+        self.policy = policy
+        shared = ReadyQueue() if policy.ready_queues == "shared" else None
+        self.processors = [
+            Processor(i, node, shared if shared is not None else ReadyQueue()) for i, node in enumerate(nodes)
+        ]
+        self.all_mask = (1 << len(self.processors)) - 1
+        self.idle_mask = self.all_mask
+        self.ready_count = 0  # threads in ready queues
+        self.running = [0] * PRIORITIES  # for each priority, the processors that run it
+        self.running_summary = 0  # for each priority, whether there are any
+        self._quantum = policy.quantum
+        self._tick = policy.tick
+        self._refresh = policy.fresh_quantum_after_wait
+        self._switch_cost = policy.switch_cost
+        self._exact = policy.accounting == "exact"
+        self._by_tick = policy.accounting == "tick"
+        hooks = machine.hooks
+        self._choose_processor = hooks.choose_processor
+        self._choose_busy = hooks.choose_busy_processor
+        self._choose_thread = hooks.choose_thread
+        self._boosted_priority = hooks.boosted_priority
+        self._priority_at_quantum_end = hooks.priority_at_quantum_end
+        self._run_limit = hooks.run_limit
+        self._on_ready = hooks.thread_ready
+        self._on_charge = hooks.thread_charged
+        self._on_switch = hooks.context_switched
+        tracer = machine.tracer
+        self._trace_switch = tracer.emitter(CSWITCH)
+        self._trace_ready = tracer.emitter(READY_THREAD)
+        self._trace_start = tracer.emitter(THREAD_START)
+        self._trace_end = tracer.emitter(THREAD_END)
+
+    # -- threads come and go -------------------------------------------------------------------------
+
+    def start(self, thread: Thread) -> None:
+        """Make a new thread ready."""
+        if self._trace_start is not None:
+            name = self.machine.tracer.text(thread.name)
+            self._trace_start((self.engine.now, THREAD_START.id, thread.id, thread.process.id, name))
+        thread.quantum_left = self._quantum
+        self._make_ready(thread)
+
+    def wake(self, thread: Thread, result: Any = None) -> None:
+        """End a thread's wait. Its program receives `result`."""
+        if thread.state != WAITING:
+            raise SimulationError(f"{thread!r} is woken but does not wait (state {thread.state})")
+        thread.result = result
+        if self._refresh:
+            thread.quantum_left = self._quantum
+        if self._trace_ready is not None:
+            self._trace_ready((self.engine.now, READY_THREAD.id, thread.id, 0))
+        self._make_ready(thread)
+
+    def wake_boosted(self, what: tuple[Thread, int], result: Any = None) -> None:
+        """End a thread's wait with a priority increment: `what` is (thread, increment)."""
+        thread, increment = what
+        if thread.state != WAITING:
+            raise SimulationError(f"{thread!r} is woken but does not wait (state {thread.state})")
+        if self._boosted_priority is not None:
+            priority = self._boosted_priority(thread, increment)
+            if priority is not None:
+                thread.priority = priority
+        thread.result = result
+        if self._refresh:
+            thread.quantum_left = self._quantum
+        if self._trace_ready is not None:
+            self._trace_ready((self.engine.now, READY_THREAD.id, thread.id, increment))
+        self._make_ready(thread)
+
+    def release(self, thread: Thread) -> None:
+        """Make ready again a thread that a `run_limit` of 0 held back."""
+        if thread.state != HELD:
+            raise SimulationError(f"{thread!r} is released but not held back (state {thread.state})")
+        self._place(thread)
+
+    def _make_ready(self, thread: Thread) -> None:
+        thread.ready_since = self.engine.now
+        if self._on_ready is not None:
+            self._on_ready(thread)
+        self._place(thread)
+
+    def _place(self, thread: Thread) -> None:
+        """Start a ready thread on an idle processor, or preempt for it, or queue it."""
+        thread.state = READY
+        idle = self.idle_mask & thread.affinity
+        if idle:
+            if self._choose_processor is not None and (index := self._choose_processor(thread, idle)) is not None:
+                if not idle >> index & 1:
+                    raise SimulationError(f"choose_processor gave {index}, which is not among the idle {idle:#x}")
+            else:
+                index = (idle & -idle).bit_length() - 1
+            processor = self.processors[index]
+            if self._run_limit is None or thread.raised or self._limit(thread, processor):
+                self._switch(processor, None, thread)
+            return
+        if self._choose_busy is not None and (index := self._choose_busy(thread)) is not None:
+            processor = self.processors[index]
+            if not processor.bit & thread.affinity:
+                raise SimulationError(f"choose_busy_processor gave {index}, which {thread!r} may not run on")
+        else:
+            summary = self.running_summary
+            lowest = (summary & -summary).bit_length() - 1
+            if lowest >= thread.priority:
+                # Nobody to preempt; with one shared queue any allowed processor will do.
+                self._enqueue(self.processors[(thread.affinity & -thread.affinity).bit_length() - 1], thread)
+                return
+            processor = self._lowest_running(thread.affinity)
+        running = processor.thread
+        if running is None or running.priority >= thread.priority:
+            self._enqueue(processor, thread)
+        elif processor.stepping or running.raised:
+            self._enqueue(processor, thread)
+            processor.preempt_pending = True
+        else:
+            self._preempt(processor, running)
+            if self._run_limit is None or thread.raised or self._limit(thread, processor):
+                self._switch(processor, running, thread)
+            else:
+                self._run_next(processor, running)
+
+    def _lowest_running(self, affinity: int) -> Processor:
+        """The allowed processor that runs the lowest priority. All allowed ones are busy."""
+        for mask in self.running:
+            mask &= affinity
+            if mask:
+                return self.processors[(mask & -mask).bit_length() - 1]
+        raise SimulationError(f"no processor of {affinity:#x} is running anything")
+
+    def _enqueue(self, processor: Processor, thread: Thread) -> None:
+        processor.queue.append(thread)
+        thread.processor = processor
+        self.ready_count += 1
+
+    def _preempt(self, processor: Processor, thread: Thread) -> None:
+        """Stop the running thread and queue it at the head of its priority; it keeps the rest of its turn."""
+        self._pause(processor, thread)
+        thread.state = READY
+        processor.queue.append_left(thread)
+        self.ready_count += 1
+
+    def ready_threads(self) -> Iterator[Thread]:
+        """All threads in ready queues, processor by processor, highest priority first."""
+        seen = set()
+        for processor in self.processors:
+            if id(processor.queue) not in seen:
+                seen.add(id(processor.queue))
+                yield from processor.queue
+
+    def set_priority(self, thread: Thread, priority: int) -> None:
+        """Change a thread's current priority, wherever it is."""
+        if priority == thread.priority:
+            return
+        if thread.state == READY and thread.processor is not None:
+            queue = thread.processor.queue
+            queue.remove(thread)
+            self.ready_count -= 1
+            thread.priority = priority
+            self._place(thread)
+        elif thread.state == RUNNING and thread.processor is not None:
+            processor = thread.processor
+            self._running_priority(processor.bit, thread.priority, priority)
+            thread.priority = priority
+            if processor.queue.summary >> (priority + 1):
+                self._reconsider(processor, thread)
+        else:
+            thread.priority = priority
+
+    def _running_priority(self, bit: int, old: int, new: int) -> None:
+        """A processor's running priority goes from `old` to `new`; -1 is idle."""
+        running = self.running
+        if old >= 0:
+            running[old] ^= bit
+            if not running[old]:
+                self.running_summary ^= 1 << old
+        if new >= 0:
+            running[new] |= bit
+            self.running_summary |= 1 << new
+
+    # -- a processor goes from one thread to another ---------------------------------------------------
+
+    def _switch(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
+        now = self.engine.now
+        bit = processor.bit
+        start = now
+        if new is None:
+            processor.thread = None
+            self.idle_mask |= bit
+            if old is not None:
+                self._running_priority(bit, old.priority, -1)
+                processor.busy_time += now - processor.busy_since
+        else:
+            processor.thread = new
+            new.state = RUNNING
+            new.processor = processor
+            new.last = processor.index
+            if old is None:
+                self.idle_mask ^= bit
+                self._running_priority(bit, -1, new.priority)
+                processor.busy_since = now
+            else:
+                if old.priority != new.priority:
+                    self._running_priority(bit, old.priority, new.priority)
+                start += self._switch_cost
+        processor.context_switches += 1
+        if self._trace_switch is not None:
+            if new is None:
+                new_tid, new_priority, ready = IDLE_TID, 0, now
+            else:
+                new_tid, new_priority, ready = new.id, new.priority, new.ready_since
+            if old is None:
+                self._trace_switch(
+                    (now, CSWITCH.id, processor.index, new_tid, IDLE_TID, new_priority, 0, 0, 0, ready)
+                )
+            else:
+                self._trace_switch(
+                    (now, CSWITCH.id, processor.index, new_tid, old.id, new_priority,
+                     old.priority, old.state, old.wait_reason, ready)
+                )  # fmt: skip
+        if self._on_switch is not None:
+            self._on_switch(processor, old, new)
+        if new is not None:
+            processor.since = processor.ticked = start
+            if new.remaining or start > now or not processor.stepping:
+                self._plan(processor, new)
+            # else the loop in _step, which is where this switch came from, goes on with the new thread
+        elif processor.virtual is not None:
+            processor.virtual.halt()
+
+    def _run_next(self, processor: Processor, old: Thread | None) -> None:
+        """The processor's thread `old` has stopped running: switch to the next one, or go idle."""
+        queue = processor.queue
+        while queue.summary:
+            thread = queue.pop()
+            self.ready_count -= 1
+            if not processor.bit & thread.affinity:  # a shared queue, and a thread not allowed here
+                thread = self._next_allowed(processor, thread)
+                if thread is None:
+                    break
+            if self._run_limit is None or thread.raised or self._limit(thread, processor):
+                self._run(processor, old, thread)
+                return
+        if self._choose_thread is not None:
+            chosen = self._choose_thread(processor)
+            if chosen is not None:
+                if chosen.state == READY and chosen.processor is not None:
+                    chosen.processor.queue.remove(chosen)
+                    self.ready_count -= 1
+                elif chosen.state != HELD:
+                    raise SimulationError(f"choose_thread gave {chosen!r}, which is not ready")
+                self._run(processor, old, chosen)
+                return
+        if old is not None or processor.thread is not None:
+            self._switch(processor, old, None)
+
+    def _run(self, processor: Processor, old: Thread | None, new: Thread) -> None:
+        if new is not old:
+            self._switch(processor, old, new)
+            return
+        new.state = RUNNING
+        new.processor = processor
+        processor.since = processor.ticked = self.engine.now
+        self._plan(processor, new)
+
+    def _next_allowed(self, processor: Processor, refused: Thread) -> Thread | None:
+        """Put `refused` back at the head and take the first thread that may run here, or None."""
+        queue = processor.queue
+        queue.append_left(refused)
+        self.ready_count += 1
+        for thread in queue:
+            if processor.bit & thread.affinity:
+                queue.remove(thread)
+                self.ready_count -= 1
+                return thread
+        return None
+
+    def _limit(self, thread: Thread, processor: Processor) -> bool:
+        """Whether plugins let the thread run here now. If not, it is held back."""
+        assert self._run_limit is not None
+        if 0 in self._run_limit(thread, processor):
+            thread.state = HELD
+            thread.processor = None
+            return False
+        return True
+
+    # -- a thread runs -----------------------------------------------------------------------------------
+
+    def _plan(self, processor: Processor, thread: Thread) -> None:
+        """Schedule the end of the stretch that begins at `processor.since`."""
+        start = processor.since
+        speed = processor.speed
+        if processor.level or not speed:
+            processor.plan = None
+            return
+        if speed == NOMINAL:
+            end = start + thread.remaining
+        else:
+            end = start - (-thread.remaining * NOMINAL // speed)
+        if not thread.raised:
+            if self._exact:
+                turn = start + thread.quantum_left
+            elif self._by_tick:
+                turn = processor.ticked // self._tick * self._tick + thread.quantum_left
+            else:
+                tick = self._tick
+                turn = -(-(start + thread.quantum_left) // tick) * tick
+            if turn < end:
+                end = turn if turn > start else start
+            if self._run_limit is not None:
+                limits = self._run_limit(thread, processor)
+                if limits:
+                    limit = start + min(limits)
+                    if limit < end:
+                        end = limit
+        processor.plan = self.engine.at(end, self._expired, processor) if end < FOREVER else None
+
+    def _settle(self, processor: Processor, thread: Thread) -> None:
+        """Account for what the running thread did since it was last looked at."""
+        now = self.engine.now
+        ran = now - processor.since
+        if ran > 0:
+            processor.since = now
+            thread.run_time += ran
+            if processor.speed == NOMINAL:
+                thread.remaining -= ran
+            else:
+                thread.remaining = max(0, thread.remaining - ran * processor.speed // NOMINAL)
+            if not self._by_tick:
+                thread.quantum_left -= ran
+                thread.charged_time += ran
+            if self._on_charge is not None:
+                self._on_charge(thread, processor, ran)
+        if self._by_tick and now > processor.ticked:
+            charge = (now // self._tick - processor.ticked // self._tick) * self._tick
+            processor.ticked = now
+            thread.quantum_left -= charge
+            thread.charged_time += charge
+
+    def _pause(self, processor: Processor, thread: Thread) -> None:
+        """Stop the thread's progress, whoever will run next."""
+        if processor.plan is not None:
+            self.engine.cancel(processor.plan)
+            processor.plan = None
+        if processor.speed and not processor.level:
+            self._settle(processor, thread)
+
+    def _expired(self, processor: Processor) -> None:
+        """The planned end of a stretch: of the burst, of the turn, or of a limit."""
+        thread = processor.thread
+        assert thread is not None
+        processor.plan = None
+        self._settle(processor, thread)
+        if not thread.remaining:
+            if thread.spinning is not None:
+                thread.remaining = self.machine.locks.still_spinning(thread)
+                if thread.remaining:
+                    self._plan(processor, thread)
+                    return
+            self._step(processor, thread)
+        elif thread.raised:
+            self._plan(processor, thread)
+        else:
+            self._turn_over(processor, thread)
+
+    def _turn_over(self, processor: Processor, thread: Thread) -> None:
+        """The thread's turn or limit has ended, its burst has not."""
+        over = thread.quantum_left <= 0
+        if over:
+            thread.quantum_left = self._quantum
+            if self._priority_at_quantum_end is not None:
+                priority = self._priority_at_quantum_end(thread)
+                if priority is not None and priority != thread.priority:
+                    self._running_priority(processor.bit, thread.priority, priority)
+                    thread.priority = priority
+        if self._run_limit is not None and not self._limit(thread, processor):
+            self._run_next(processor, thread)
+        elif over and processor.queue.summary >> thread.priority:
+            thread.state = READY
+            processor.queue.append(thread)
+            self.ready_count += 1
+            self._run_next(processor, thread)
+        else:
+            # Alone here; or a change of speed left the stretch a nanosecond short.
+            self._plan(processor, thread)
+
+    def _step(self, processor: Processor, thread: Thread) -> None:
+        """The thread's burst is done: advance its program until it computes, waits or ends.
+
+        Goes on with the next thread where that one, too, has to be advanced, so that any number of
+        threads that wait at once cost no recursion.
+        """
+        processor.stepping = True
+        for _ in range(STEPS_AT_ONE_INSTANT):
+            result = thread.result
+            try:
+                if result is None:
+                    request = next(thread.program)
+                else:
+                    thread.result = None
+                    request = thread.program.send(result)  # type: ignore[attr-defined]
+            except StopIteration:
+                work = None
+                thread.state = TERMINATED
+                self._ended(thread)
+            else:
+                work = request.perform(thread)
+                if work is None:
+                    thread.state = WAITING
+            if work is None:
+                thread.processor = None
+                self._run_next(processor, thread)
+                following = processor.thread
+                if following is None or following.remaining or processor.plan is not None:
+                    break
+                thread = following
+            elif processor.preempt_pending and not thread.raised:
+                processor.preempt_pending = False
+                thread.remaining = work
+                if processor.queue.summary >> (thread.priority + 1):
+                    processor.stepping = False
+                    self._preempt(processor, thread)
+                    self._run_next(processor, thread)
+                    break
+                if work:
+                    self._plan(processor, thread)
+                    break
+            elif work:
+                thread.remaining = work
+                self._plan(processor, thread)
+                break
+        else:
+            processor.stepping = False
+            raise SimulationError(
+                f"the program of {thread!r} made {STEPS_AT_ONE_INSTANT} requests at {self.engine.now} ns "
+                "without using any time: it loops for ever"
+            )
+        processor.stepping = False
+
+    def _ended(self, thread: Thread) -> None:
+        if self._trace_end is not None:
+            self._trace_end((self.engine.now, THREAD_END.id, thread.id, thread.run_time))
+        self.machine.thread_ended(thread)
+
+    def _reconsider(self, processor: Processor, thread: Thread) -> None:
+        """The running thread may be preempted again, or its priority fell: run it on, or a better one."""
+        processor.preempt_pending = False
+        if processor.queue.summary >> (thread.priority + 1):
+            self._preempt(processor, thread)
+            self._run_next(processor, thread)
+        elif processor.plan is None:
+            self._plan(processor, thread)
+
+    # -- for mechanisms above: locks, interrupts, virtual processors ------------------------------------
+
+    def grant(self, thread: Thread) -> None:
+        """End the open-ended work of a thread that spins: its program goes on when it next makes progress."""
+        processor = thread.processor
+        if thread.state != RUNNING or processor is None:
+            thread.remaining = 0
+            return
+        self._pause(processor, thread)
+        thread.remaining = 0
+        self._plan(processor, thread)
+
+    def suspend(self, processor: Processor) -> None:
+        """Interrupt work begins on a processor: its thread makes no progress."""
+        if processor.thread is not None:
+            self._pause(processor, processor.thread)
+
+    def restart(self, processor: Processor) -> None:
+        """Interrupt work has ended (`level` is passive again)."""
+        thread = processor.thread
+        if thread is None:
+            if processor.queue.summary:
+                self._run_next(processor, None)
+            return
+        processor.since = self.engine.now
+        if not self._by_tick:
+            processor.ticked = self.engine.now
+        if processor.preempt_pending and not thread.raised:
+            self._reconsider(processor, thread)
+        else:
+            self._plan(processor, thread)
+
+    def set_speed(self, processor: Processor, speed: int) -> None:
+        """Change a processor's speed (parts of NOMINAL, 0 and more) and replan what it runs."""
+        if speed < 0:
+            raise SimulationError(f"negative speed {speed}")
+        if speed == processor.speed:
+            return
+        if processor.level:
+            self.machine.interrupts.speed_changes(processor, speed)
+            return
+        thread = processor.thread
+        if thread is None:
+            processor.speed = speed
+            return
+        self._pause(processor, thread)
+        processor.speed = speed
+        processor.since = self.engine.now
+        if not self._by_tick:
+            processor.ticked = self.engine.now
+        if speed and thread.spinning is not None:
+            self.machine.locks.running_again(thread)
+        if speed and processor.preempt_pending and not thread.raised:
+            self._reconsider(processor, thread)
+        elif processor.plan is None:
+            self._plan(processor, thread)
+
+    def yield_turn(self, thread: Thread) -> None:
+        """End the turn of a running thread now, in favour of ready threads of its priority or above."""
+        processor = thread.processor
+        if thread.state != RUNNING or processor is None:
+            return
+        self._pause(processor, thread)
+        thread.quantum_left = 0
+        self._turn_over(processor, thread)
+
+    def block(self, thread: Thread) -> None:
+        """Make a running or ready thread wait, from outside its program. Its work stays as it is."""
+        processor = thread.processor
+        if thread.state == RUNNING and processor is not None:
+            self._pause(processor, thread)
+            thread.state = WAITING
+            thread.processor = None
+            self._run_next(processor, thread)
+        elif thread.state == READY and processor is not None:
+            processor.queue.remove(thread)
+            self.ready_count -= 1
+            thread.state = WAITING
+            thread.processor = None
+        else:
+            raise SimulationError(f"{thread!r} cannot be made to wait (state {thread.state})")

@@ -1,0 +1,168 @@
+"""Processes and threads, and the requests by which a thread's program asks the kernel for things.
+
+A program is an iterator of requests, most often a generator:
+
+    def program(thread):
+        yield Compute(2 * MILLISECOND)
+        data = yield Receive(port)
+
+`itertools.cycle` over a few requests is a program too, and the fastest one. Requests are values: they may
+be shared and used again. A plugin adds requests by subclassing `Request`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ntlab.errors import SimulationError
+
+if TYPE_CHECKING:
+    from ntlab.machine.machine import Machine
+    from ntlab.machine.processors import Processor
+
+READY = 1
+RUNNING = 2
+TERMINATED = 4
+WAITING = 5
+HELD = 8
+"""Thread states, numbered as Windows does; HELD is ready, but held back by a `run_limit` of 0."""
+
+
+class Request:
+    """What a program yields. `perform` says what it takes."""
+
+    __slots__ = ()
+
+    def perform(self, thread: Thread) -> int | None:
+        """Begin the request for a running thread.
+
+        Returns the work (ns at nominal speed, 0 or more) that the thread does before its program goes on,
+        or None if it waits: then something will call `scheduler.wake(thread, result)`.
+        """
+        raise NotImplementedError
+
+
+Program = Iterator[Request]
+
+
+@attrs.frozen
+class Session:
+    """A user's session. `weight` is its share among sessions, 1..9 (P9)."""
+
+    id: int
+    weight: int = attrs.field(default=5, validator=[attrs.validators.ge(1), attrs.validators.le(9)])
+
+
+@attrs.define(eq=False)
+class Process:
+    """A process: what its threads have in common."""
+
+    machine: Machine = attrs.field(repr=False)
+    id: int
+    name: str
+    session: Session
+    base_priority: int
+    affinity: int
+    threads_created: int = 0
+    threads: int = 0
+
+
+class Thread:
+    """A thread. Made by `machine.create_thread`.
+
+    `remaining` is the work left in the present burst, ns at nominal speed; `run_time` the time it has been
+    on a processor; `charged_time` what the accounting of the release says it used.
+    """
+
+    __slots__ = (
+        "affinity",
+        "base_priority",
+        "charged_time",
+        "context",
+        "id",
+        "ideal",
+        "last",
+        "machine",
+        "name",
+        "priority",
+        "process",
+        "processor",
+        "program",
+        "quantum_left",
+        "raised",
+        "ready_since",
+        "remaining",
+        "result",
+        "run_time",
+        "spinning",
+        "state",
+        "virtual",
+        "wait_reason",
+        "waiting_for",
+    )
+
+    def __init__(self, process: Process, identity: int, name: str, program: Program) -> None:
+        self.machine = process.machine
+        self.process = process
+        self.id = identity
+        self.name = name
+        self.program = program
+        self.result: Any = None  # what the next step of the program receives
+        self.state = WAITING
+        self.base_priority = self.priority = process.base_priority
+        self.affinity = process.affinity
+        self.ideal = 0
+        self.last = 0
+        self.processor: Processor | None = None
+        self.remaining = 0
+        self.quantum_left = 0
+        self.raised = 0  # how many locks it holds or spins on: not preemptible while above 0
+        self.spinning: Any = None  # the lock it spins on
+        self.waiting_for: Any = None  # the object it waits for, if it waits
+        self.wait_reason = 0
+        self.ready_since = 0
+        self.run_time = 0
+        self.charged_time = 0
+        self.virtual: Any = None  # the virtual processor that this thread of a host is
+        self.context: Any = None  # for the workload's use
+
+    def __repr__(self) -> str:
+        return f"<Thread {self.id} {self.name}>"
+
+
+class Compute(Request):
+    """Use a processor for `work` ns at nominal speed."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: int) -> None:
+        if work < 0:
+            raise SimulationError(f"negative work of {work} ns")
+        self.work = work
+
+    def perform(self, thread: Thread) -> int | None:
+        return self.work
+
+
+class Sleep(Request):
+    """Wait for `duration` ns. `increment` is the priority increment with which the wait ends."""
+
+    __slots__ = ("duration", "increment")
+
+    def __init__(self, duration: int, increment: int = 0) -> None:
+        if duration < 0:
+            raise SimulationError(f"negative sleep of {duration} ns")
+        self.duration = duration
+        self.increment = increment
+
+    def perform(self, thread: Thread) -> int | None:
+        machine = thread.machine
+        if self.increment:
+            machine.engine.after(self.duration, machine.scheduler.wake_boosted, (thread, self.increment))
+        else:
+            machine.engine.after(self.duration, machine.scheduler.wake, thread)
+        return None
+

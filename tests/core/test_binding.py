@@ -432,16 +432,16 @@ def test_implementations_that_do_not_fit_are_refused(function, marks, message):
 
     expected = f"plugin 'plugin_0', hook 'first'.*{message}"
     with pytest.raises(PluginError, match=expected):
-        manager_of(Plugin())
-    late = HookManager()
-    late.register(Plugin(), "plugin_0")
+        bind(manager_of(Plugin()))
 
-    def specify_and_bind() -> None:
-        late.add_hookspecs(Specifications)
-        bind(late)
+    def specify_late() -> None:
+        manager = HookManager()
+        manager.register(Plugin(), "plugin_0")
+        manager.add_hookspecs(Specifications)
+        bind(manager)
 
     with pytest.raises(PluginError, match=expected):
-        specify_and_bind()
+        specify_late()
 
 
 def test_an_implementation_of_an_unknown_hook_is_refused():

@@ -51,15 +51,16 @@ class HookManager(pluggy.PluginManager):
         """As pluggy does. Raises PluginError where an implementation does not fit its specification."""
         plugin_name = name or self.get_canonical_name(plugin)
         self._refuse_if_frozen("registered", plugin_name)
-        for attribute in dir(plugin):
-            options = self.parse_hookimpl_opts(plugin, attribute)
-            if options is not None:
-                caller = vars(self.hook).get(options["specname"] or attribute)
-                if caller is not None and caller.has_spec():
-                    function = getattr(plugin, attribute)
-                    _check_implementation(caller, pluggy.HookImpl(plugin, plugin_name, function, options))
         try:
             return super().register(plugin, plugin_name)
+        except pluggy.PluginValidationError:
+            for attribute in dir(plugin):
+                options = self.parse_hookimpl_opts(plugin, attribute)
+                caller = vars(self.hook).get(options["specname"] or attribute) if options else None
+                if options and caller is not None and caller.has_spec():
+                    function = getattr(plugin, attribute)
+                    _check_implementation(caller, pluggy.HookImpl(plugin, plugin_name, function, options))
+            raise
         except ValueError as error:
             raise PluginError(
                 "it, or another of its name, is registered already", plugin=plugin_name

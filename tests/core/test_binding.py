@@ -78,6 +78,14 @@ def wrap(kind: str, label: str, log: list[Any]) -> Iterator[None]:
             log.append((label, "swallowed", repr(error)))
             return label
         return outcome
+    if kind == "watches":
+        try:
+            return (yield)
+        except GeneratorExit:
+            raise  # left behind by a broken wrapper: closed when the collector comes by
+        except BaseException as error:
+            log.append((label, "watched", repr(error)))
+            raise
     if kind == "replaces error":
         try:
             return (yield)
@@ -113,7 +121,7 @@ def yields_twice_on_error(kind: str, label: str, log: list[Any]) -> Iterator[Non
 
 ANSWERS = ("value", "value", "falsy", "none", "none", "fails", "stops iteration", "stops")
 WRAPS = (
-    "passes", "swallows", "replaces result", "replaces error", "forgets result", "fails before",
+    "passes", "watches", "swallows", "replaces result", "replaces error", "forgets result", "fails before",
     "fails after", "never yields", "yields twice", "yields on close", "stops iteration",
 )  # fmt: skip
 KINDS = (

@@ -139,7 +139,7 @@ def blame(error: BaseException, manager: pluggy.PluginManager) -> tuple[str, str
     if isinstance(error, RuntimeError):
         # A wrapper that yields never or twice has left its frame when that is noticed: the message tells.
         for (code, _), owner in owners.items():
-            if str(error).startswith(_wrapper_at(code)):
+            if str(error).startswith(f"{_wrapper_at(code)} "):
                 return owner
 
     def owner_of(frame: FrameType) -> tuple[str, str] | None:

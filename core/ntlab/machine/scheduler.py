@@ -69,6 +69,7 @@ class Scheduler:
         self._on_ready = hooks.thread_ready
         self._on_charge = hooks.thread_charged
         self._on_switch = hooks.context_switched
+        self._plain = not self._by_tick and self._on_charge is None  # nothing else to account for
         tracer = machine.tracer
         self._trace_switch = tracer.emitter(CSWITCH)
         self._trace_ready = tracer.emitter(READY_THREAD)
@@ -137,6 +138,7 @@ class Scheduler:
             processor = self.processors[index]
             if self._run_limit is None or thread.raised or self._limit(thread, processor):
                 self._switch(processor, None, thread)
+                self._plan(processor)
             return
         if self._choose_busy is not None and (index := self._choose_busy(thread)) is not None:
             processor = self.processors[index]
@@ -162,6 +164,7 @@ class Scheduler:
                 self._switch(processor, running, thread)
             else:
                 self._run_next(processor, running)
+            self._plan(processor)
 
     def _lowest_running(self, affinity: int) -> Processor:
         """The allowed processor that runs the lowest priority. All allowed ones are busy."""
@@ -224,17 +227,18 @@ class Scheduler:
     # -- a processor goes from one thread to another ---------------------------------------------------
 
     def _switch(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
+        """Exchange the running thread; None is the idle one. Whoever calls this plans what follows."""
         now = self.engine.now
         bit = processor.bit
-        start = now
+        processor.thread = new
+        processor.context_switches += 1
+        processor.since = now
         if new is None:
-            processor.thread = None
             self.idle_mask |= bit
             if old is not None:
                 self._running_priority(bit, old.priority, -1)
                 processor.busy_time += now - processor.busy_since
         else:
-            processor.thread = new
             new.state = RUNNING
             new.processor = processor
             new.last = processor.index
@@ -245,8 +249,8 @@ class Scheduler:
             else:
                 if old.priority != new.priority:
                     self._running_priority(bit, old.priority, new.priority)
-                start += self._switch_cost
-        processor.context_switches += 1
+                processor.since += self._switch_cost
+            processor.ticked = processor.since
         if self._trace_switch is not None:
             if new is None:
                 new_tid, new_priority, ready = IDLE_TID, 0, now
@@ -263,24 +267,24 @@ class Scheduler:
                 )  # fmt: skip
         if self._on_switch is not None:
             self._on_switch(processor, old, new)
-        if new is not None:
-            processor.since = processor.ticked = start
-            if new.remaining or start > now or not processor.stepping:
-                self._plan(processor, new)
-            # else the loop in _step, which is where this switch came from, goes on with the new thread
-        elif processor.virtual is not None:
+        if new is None and processor.virtual is not None:
             processor.virtual.halt()
 
     def _run_next(self, processor: Processor, old: Thread | None) -> None:
         """The processor's thread `old` has stopped running: switch to the next one, or go idle."""
         queue = processor.queue
-        while queue.summary:
-            thread = queue.pop()
+        while summary := queue.summary:
+            priority = summary.bit_length() - 1
+            level = queue.levels[priority]
+            thread = level.popleft()
+            if not level:
+                queue.summary = summary ^ 1 << priority
             self.ready_count -= 1
             if not processor.bit & thread.affinity:  # a shared queue, and a thread not allowed here
-                thread = self._next_allowed(processor, thread)
-                if thread is None:
+                allowed = self._next_allowed(processor, thread)
+                if allowed is None:
                     break
+                thread = allowed
             if self._run_limit is None or thread.raised or self._limit(thread, processor):
                 self._run(processor, old, thread)
                 return
@@ -294,17 +298,16 @@ class Scheduler:
                     raise SimulationError(f"choose_thread gave {chosen!r}, which is not ready")
                 self._run(processor, old, chosen)
                 return
-        if old is not None or processor.thread is not None:
+        if old is not None:
             self._switch(processor, old, None)
 
     def _run(self, processor: Processor, old: Thread | None, new: Thread) -> None:
         if new is not old:
             self._switch(processor, old, new)
-            return
-        new.state = RUNNING
-        new.processor = processor
-        processor.since = processor.ticked = self.engine.now
-        self._plan(processor, new)
+        else:
+            new.state = RUNNING
+            new.processor = processor
+            processor.since = processor.ticked = self.engine.now
 
     def _next_allowed(self, processor: Processor, refused: Thread) -> Thread | None:
         """Put `refused` back at the head and take the first thread that may run here, or None."""
@@ -329,17 +332,17 @@ class Scheduler:
 
     # -- a thread runs -----------------------------------------------------------------------------------
 
-    def _plan(self, processor: Processor, thread: Thread) -> None:
-        """Schedule the end of the stretch that begins at `processor.since`."""
+    def _stretch(self, processor: Processor, thread: Thread) -> int | None:
+        """The time at which the running thread must be looked at again; None if it makes no progress."""
         start = processor.since
-        speed = processor.speed
-        if processor.level or not speed:
-            processor.plan = None
-            return
-        if speed == NOMINAL:
+        if processor.speed == NOMINAL:
             end = start + thread.remaining
+        elif processor.speed:
+            end = start - (-thread.remaining * NOMINAL // processor.speed)
         else:
-            end = start - (-thread.remaining * NOMINAL // speed)
+            return None
+        if processor.level:
+            return None
         if not thread.raised:
             if self._exact:
                 turn = start + thread.quantum_left
@@ -356,7 +359,16 @@ class Scheduler:
                     limit = start + min(limits)
                     if limit < end:
                         end = limit
-        processor.plan = self.engine.at(end, self._expired, processor) if end < FOREVER else None
+        return end if end < FOREVER else None
+
+    def _plan(self, processor: Processor) -> None:
+        """Schedule the end of the stretch that begins at `processor.since`."""
+        thread = processor.thread
+        if thread is None or processor.stepping:  # while stepping, _expired plans when it is done
+            return
+        end = self._stretch(processor, thread)
+        if end is not None:
+            processor.plan = self.engine.at(end, self._expired, processor)
 
     def _settle(self, processor: Processor, thread: Thread) -> None:
         """Account for what the running thread did since it was last looked at."""
@@ -371,14 +383,13 @@ class Scheduler:
                 thread.remaining = max(0, thread.remaining - ran * processor.speed // NOMINAL)
             if not self._by_tick:
                 thread.quantum_left -= ran
-                thread.charged_time += ran
             if self._on_charge is not None:
                 self._on_charge(thread, processor, ran)
         if self._by_tick and now > processor.ticked:
             charge = (now // self._tick - processor.ticked // self._tick) * self._tick
             processor.ticked = now
             thread.quantum_left -= charge
-            thread.charged_time += charge
+            thread.tick_time += charge
 
     def _pause(self, processor: Processor, thread: Thread) -> None:
         """Stop the thread's progress, whoever will run next."""
@@ -388,26 +399,82 @@ class Scheduler:
         if processor.speed and not processor.level:
             self._settle(processor, thread)
 
-    def _expired(self, processor: Processor) -> None:
-        """The planned end of a stretch: of the burst, of the turn, or of a limit."""
+    def _expired(self, processor: Processor) -> int | None:
+        """The planned end of a stretch: of the burst, of the turn, or of a limit.
+
+        Goes on until the processor has a thread with work to do, or none, so that any number of threads
+        that wait at once cost no recursion. Returns the length of the next stretch: the engine calls again
+        then, by the same event.
+        """
         thread = processor.thread
         assert thread is not None
-        processor.plan = None
-        self._settle(processor, thread)
-        if not thread.remaining:
-            if thread.spinning is not None:
-                thread.remaining = self.machine.locks.still_spinning(thread)
-                if thread.remaining:
-                    self._plan(processor, thread)
-                    return
-            self._step(processor, thread)
-        elif thread.raised:
-            self._plan(processor, thread)
+        now = self.engine.now
+        event = processor.plan
+        processor.stepping = True
+        if self._plain and processor.speed == NOMINAL:
+            ran = now - processor.since
+            processor.since = now
+            thread.run_time += ran
+            thread.remaining -= ran
+            thread.quantum_left -= ran
         else:
-            self._turn_over(processor, thread)
+            self._settle(processor, thread)
+        if thread.remaining:
+            if not thread.raised:
+                self._turn_over(processor, thread)
+        elif thread.spinning is not None:
+            thread.remaining = self.machine.locks.still_spinning(thread)
+        steps = 0
+        while (thread := processor.thread) is not None:
+            if processor.preempt_pending and not thread.raised:
+                processor.preempt_pending = False
+                if processor.queue.summary >> (thread.priority + 1):
+                    thread.state = READY
+                    processor.queue.append_left(thread)
+                    self.ready_count += 1
+                    self._run_next(processor, thread)
+                    continue
+            if thread.remaining or processor.since > now:
+                break
+            steps += 1
+            if steps > STEPS_AT_ONE_INSTANT:
+                raise SimulationError(
+                    f"the program of {thread!r} made {STEPS_AT_ONE_INSTANT} requests at {now} ns "
+                    "without using any time: it loops for ever"
+                )
+            result = thread.result
+            try:
+                if result is None:
+                    work = next(thread.program).perform(thread)
+                else:
+                    thread.result = None
+                    work = thread.program.send(result).perform(thread)  # type: ignore[attr-defined]
+            except StopIteration:
+                thread.state = TERMINATED
+                thread.processor = None
+                self._ended(thread)
+                self._run_next(processor, thread)
+                continue
+            if work is None:
+                thread.state = WAITING
+                thread.processor = None
+                self._run_next(processor, thread)
+            else:
+                thread.remaining = work
+        processor.stepping = False
+        if thread is None:
+            processor.plan = None
+        elif processor.plan is event:
+            end = self._stretch(processor, thread)
+            if end is not None:
+                return end - now
+            processor.plan = None
+        else:  # something in between has cancelled the event that this call is
+            self._plan(processor)
+        return None
 
     def _turn_over(self, processor: Processor, thread: Thread) -> None:
-        """The thread's turn or limit has ended, its burst has not."""
+        """The thread's turn or limit has ended, its burst has not. Whoever calls this plans what follows."""
         over = thread.quantum_left <= 0
         if over:
             thread.quantum_left = self._quantum
@@ -418,67 +485,15 @@ class Scheduler:
                     thread.priority = priority
         if self._run_limit is not None and not self._limit(thread, processor):
             self._run_next(processor, thread)
-        elif over and processor.queue.summary >> thread.priority:
-            thread.state = READY
-            processor.queue.append(thread)
-            self.ready_count += 1
-            self._run_next(processor, thread)
-        else:
-            # Alone here; or a change of speed left the stretch a nanosecond short.
-            self._plan(processor, thread)
-
-    def _step(self, processor: Processor, thread: Thread) -> None:
-        """The thread's burst is done: advance its program until it computes, waits or ends.
-
-        Goes on with the next thread where that one, too, has to be advanced, so that any number of
-        threads that wait at once cost no recursion.
-        """
-        processor.stepping = True
-        for _ in range(STEPS_AT_ONE_INSTANT):
-            result = thread.result
-            try:
-                if result is None:
-                    request = next(thread.program)
-                else:
-                    thread.result = None
-                    request = thread.program.send(result)  # type: ignore[attr-defined]
-            except StopIteration:
-                work = None
-                thread.state = TERMINATED
-                self._ended(thread)
-            else:
-                work = request.perform(thread)
-                if work is None:
-                    thread.state = WAITING
-            if work is None:
-                thread.processor = None
+        elif over:
+            queue = processor.queue
+            priority = thread.priority
+            if queue.summary >> priority:
+                thread.state = READY
+                queue.levels[priority].append(thread)
+                queue.summary |= 1 << priority
+                self.ready_count += 1
                 self._run_next(processor, thread)
-                following = processor.thread
-                if following is None or following.remaining or processor.plan is not None:
-                    break
-                thread = following
-            elif processor.preempt_pending and not thread.raised:
-                processor.preempt_pending = False
-                thread.remaining = work
-                if processor.queue.summary >> (thread.priority + 1):
-                    processor.stepping = False
-                    self._preempt(processor, thread)
-                    self._run_next(processor, thread)
-                    break
-                if work:
-                    self._plan(processor, thread)
-                    break
-            elif work:
-                thread.remaining = work
-                self._plan(processor, thread)
-                break
-        else:
-            processor.stepping = False
-            raise SimulationError(
-                f"the program of {thread!r} made {STEPS_AT_ONE_INSTANT} requests at {self.engine.now} ns "
-                "without using any time: it loops for ever"
-            )
-        processor.stepping = False
 
     def _ended(self, thread: Thread) -> None:
         if self._trace_end is not None:
@@ -487,12 +502,15 @@ class Scheduler:
 
     def _reconsider(self, processor: Processor, thread: Thread) -> None:
         """The running thread may be preempted again, or its priority fell: run it on, or a better one."""
+        if processor.stepping:
+            processor.preempt_pending = True
+            return
         processor.preempt_pending = False
         if processor.queue.summary >> (thread.priority + 1):
             self._preempt(processor, thread)
             self._run_next(processor, thread)
-        elif processor.plan is None:
-            self._plan(processor, thread)
+        if processor.plan is None:
+            self._plan(processor)
 
     # -- for mechanisms above: locks, interrupts, virtual processors ------------------------------------
 
@@ -504,7 +522,7 @@ class Scheduler:
             return
         self._pause(processor, thread)
         thread.remaining = 0
-        self._plan(processor, thread)
+        self._plan(processor)
 
     def suspend(self, processor: Processor) -> None:
         """Interrupt work begins on a processor: its thread makes no progress."""
@@ -517,6 +535,7 @@ class Scheduler:
         if thread is None:
             if processor.queue.summary:
                 self._run_next(processor, None)
+                self._plan(processor)
             return
         processor.since = self.engine.now
         if not self._by_tick:
@@ -524,7 +543,7 @@ class Scheduler:
         if processor.preempt_pending and not thread.raised:
             self._reconsider(processor, thread)
         else:
-            self._plan(processor, thread)
+            self._plan(processor)
 
     def set_speed(self, processor: Processor, speed: int) -> None:
         """Change a processor's speed (parts of NOMINAL, 0 and more) and replan what it runs."""
@@ -549,7 +568,7 @@ class Scheduler:
         if speed and processor.preempt_pending and not thread.raised:
             self._reconsider(processor, thread)
         elif processor.plan is None:
-            self._plan(processor, thread)
+            self._plan(processor)
 
     def yield_turn(self, thread: Thread) -> None:
         """End the turn of a running thread now, in favour of ready threads of its priority or above."""
@@ -559,6 +578,7 @@ class Scheduler:
         self._pause(processor, thread)
         thread.quantum_left = 0
         self._turn_over(processor, thread)
+        self._plan(processor)
 
     def block(self, thread: Thread) -> None:
         """Make a running or ready thread wait, from outside its program. Its work stays as it is."""
@@ -568,6 +588,7 @@ class Scheduler:
             thread.state = WAITING
             thread.processor = None
             self._run_next(processor, thread)
+            self._plan(processor)
         elif thread.state == READY and processor is not None:
             processor.queue.remove(thread)
             self.ready_count -= 1

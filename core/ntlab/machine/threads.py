@@ -74,13 +74,12 @@ class Thread:
     """A thread. Made by `machine.create_thread`.
 
     `remaining` is the work left in the present burst, ns at nominal speed; `run_time` the time it has been
-    on a processor; `charged_time` what the accounting of the release says it used.
+    on a processor.
     """
 
     __slots__ = (
         "affinity",
         "base_priority",
-        "charged_time",
         "context",
         "id",
         "ideal",
@@ -99,6 +98,7 @@ class Thread:
         "run_time",
         "spinning",
         "state",
+        "tick_time",
         "virtual",
         "wait_reason",
         "waiting_for",
@@ -125,9 +125,15 @@ class Thread:
         self.wait_reason = 0
         self.ready_since = 0
         self.run_time = 0
-        self.charged_time = 0
+        self.tick_time = 0  # the clock ticks it was charged with, where accounting is by tick
         self.virtual: Any = None  # the virtual processor that this thread of a host is
         self.context: Any = None  # for the workload's use
+
+    @property
+    def charged_time(self) -> int:
+        """What the accounting of the release says it used, ns."""
+        by_tick = self.machine.scheduler.policy.accounting == "tick"
+        return self.tick_time if by_tick else self.run_time
 
     def __repr__(self) -> str:
         return f"<Thread {self.id} {self.name}>"

@@ -1,0 +1,72 @@
+"""The hardware of a simulated machine: described as a networkx graph, frozen into tables at boot.
+
+`load` reads a shipped profile by name, a profile or an hwloc XML file by path, or the running host;
+`Topology.freeze` makes the `Tables` that the simulation reads. Everything heavy is imported when first used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ntlab.errors import UnknownNameError
+from ntlab.topology.groups import assign_groups
+from ntlab.topology.model import Topology
+from ntlab.topology.tables import Cache, Device, Link, Tables, TopologyError
+
+__all__ = [
+    "Cache",
+    "Device",
+    "Link",
+    "Tables",
+    "Topology",
+    "TopologyError",
+    "assign_groups",
+    "load",
+    "profiles",
+    "to_profile",
+]
+
+HOST = "host"
+
+
+def profiles() -> dict[str, Path]:
+    """The shipped hardware profiles by name, in the order of their names."""
+    package = Path(__file__).resolve().parents[1]
+    # Beside the package in a wheel; at the root of the repository in a source checkout.
+    folders = (package / "hardware_profiles", package.parents[1] / "hardware_profiles")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load(name: str | Path, *, allowed_only: bool = True) -> Topology:
+    """A machine by the name of its profile, by the path of a .toml profile or hwloc .xml file, or "host".
+
+    `allowed_only` concerns hwloc files and the host: the processors and memory that were allowed to whoever
+    looked, else all. Raises UnknownNameError for a name that is neither, TopologyError for a file that is no
+    machine.
+    """
+    path = Path(name)
+    suffix = path.suffix.lower()
+    if suffix == ".xml":
+        from ntlab.topology import hwloc
+
+        return hwloc.read(path, allowed_only=allowed_only)
+    if str(name) == HOST:
+        from ntlab.topology import host
+
+        return host.read(allowed_only=allowed_only)
+    shipped = profiles()
+    if suffix != ".toml":
+        if str(name) not in shipped:
+            raise UnknownNameError("hardware", str(name), [*shipped, HOST])
+        path = shipped[str(name)]
+    from ntlab.topology import profile
+
+    return profile.read(path)
+
+
+def to_profile(topology: Topology) -> str:
+    """The topology as the TOML text of a profile, which reads back to equal tables."""
+    from ntlab.topology import profile
+
+    return profile.write(topology)

@@ -1,0 +1,409 @@
+"""Hardware profiles: a machine as TOML, read and written. docs/topology.md describes the format.
+
+A regular machine is a few counts in `[layout]`; any other machine lists the processors of each part there.
+Both forms become sets of processors and are put together by `assemble`, as every reader's are.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from ntlab.errors import UnknownNameError
+from ntlab.quantities import GIB, KIB, MIB, TIB, QuantityError, parse_duration, parse_rate, parse_size
+from ntlab.topology.model import MACHINE, Topology
+from ntlab.topology.sets import MAX_PROCESSORS, Part, as_mask, assemble, format_list, parse_list
+from ntlab.topology.tables import DEFAULT_BANDWIDTH, DEFAULT_LATENCY, DEFAULT_SPEED, TopologyError, members
+
+T = TypeVar("T")
+_COUNTS = ("groups", "nodes", "packages", "cores", "threads")
+_LISTS = ("groups", "nodes", "packages", "cores")
+_UNITS = {"TiB": TIB, "GiB": GIB, "MiB": MIB, "KiB": KIB, "B": 1}
+_KIND = {"groups": "group", "nodes": "node", "packages": "package", "cores": "core"}
+
+
+class _Table:
+    """One TOML table while it is read: typed access by key, and at the end every key must have been asked
+    for."""
+
+    def __init__(self, values: object, where: str, keys: Iterable[str]) -> None:
+        if not isinstance(values, dict):
+            raise TopologyError(f"{values!r} stands where a table belongs", where=where)
+        self.values: dict[str, Any] = values
+        self.where = where
+        for key in values:
+            if key not in (known := tuple(keys)):
+                raise UnknownNameError("key", key, known, where=where)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def fail(self, key: str, expected: str) -> NoReturn:
+        found = repr(self.values[key]) if key in self.values else "missing"
+        raise TopologyError(f"{key} is {found}", where=self.where, expected=expected)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.values.get(key, default)
+        if not isinstance(value, str):
+            self.fail(key, "a text")
+        return value
+
+    def count(self, key: str, default: int | None = None) -> int:
+        value = self.values.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_PROCESSORS:
+            self.fail(key, f"a whole number from 1 to {MAX_PROCESSORS}")
+        return value
+
+    def quantity(self, key: str, parse: Callable[[object], T]) -> T | None:
+        return self._quantity(key, self.values[key], parse) if key in self.values else None
+
+    def _quantity(self, key: str, value: object, parse: Callable[[object], T]) -> T:
+        try:
+            return parse(value)
+        except QuantityError as error:
+            raise TopologyError(f"{key}: {error}", where=self.where) from None
+
+    def each(self, key: str, parse: Callable[[object], T], size: int) -> list[T | None]:
+        """One quantity for all, or a list with one for each."""
+        value = self.values.get(key)
+        if not isinstance(value, list):
+            return [self.quantity(key, parse)] * size
+        if len(value) != size:
+            raise TopologyError(f"{key} has {len(value)} values", where=self.where, expected=f"{size}")
+        return [self._quantity(key, item, parse) for item in value]
+
+    def numbers(self, key: str, size: int) -> list[int] | None:
+        """Whole numbers as a list such as "0-3,8"."""
+        if key not in self.values:
+            return None
+        found = self._list(key, self.values[key])
+        if len(found) != size:
+            raise TopologyError(f"{key} has {len(found)} numbers", where=self.where, expected=f"{size}")
+        return found
+
+    def _list(self, key: str, value: object) -> list[int]:
+        if not isinstance(value, str):
+            self.fail(key, 'a list of processors such as "0-3,8"')
+        try:
+            return parse_list(value)
+        except ValueError as error:
+            raise TopologyError(f"{key}: {error}", where=self.where) from None
+
+    def masks(self, key: str) -> list[int]:
+        """A bit mask for each list of processors."""
+        value = self.values.get(key, [])
+        if not isinstance(value, list):
+            self.fail(key, 'a list such as ["0-3", "4-7"]')
+        return [as_mask(self._list(key, item)) for item in value]
+
+    def matrix(self, key: str) -> list[list[int]] | None:
+        """A row is one text of whole numbers, which keeps a matrix of 64 nodes at 64 lines."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(row, str) for row in value):
+            self.fail(key, 'one text for each row, such as ["10 20", "20 10"]')
+        try:
+            return [[int(item) for item in row.split()] for row in value]
+        except ValueError as error:
+            raise TopologyError(f"{key}: {error}", where=self.where) from None
+
+    def table(self, key: str, keys: Iterable[str]) -> _Table:
+        return _Table(self.values.get(key, {}), f"{self.where}: [{key}]", keys)
+
+    def tables(self, key: str, keys: Iterable[str]) -> list[_Table]:
+        value = self.values.get(key, [])
+        if not isinstance(value, list):
+            raise TopologyError(f"[{key}] is one table", where=self.where, expected=f"[[{key}]]")
+        return [_Table(item, f"{self.where}: [[{key}]] {i}", keys) for i, item in enumerate(value)]
+
+
+def _speed(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise QuantityError(f"{value!r} is not a clock; expected MHz as a whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise QuantityError(f"{value!r} is not a text")
+    return value
+
+
+def read(path: Path) -> Topology:
+    """The machine of a profile. Raises TopologyError or UnknownNameError naming the file and the key."""
+    where = str(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TopologyError(f"cannot be read: {error.strerror}", where=where) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TopologyError(f"not TOML: {error}", where=where) from None
+    keys = (
+        "name",
+        "source",
+        "layout",
+        "processor",
+        "group",
+        "node",
+        "between_nodes",
+        "cache",
+        "link",
+        "bus",
+        "device",
+    )
+    return _build(_Table(values, where, keys), path.stem)
+
+
+def _build(file: _Table, stem: str) -> Topology:
+    topology = Topology(file.text("name", stem), file.text("source"), where=file.where)
+    listed = "processors" in file.table("layout", ("processors", *_COUNTS))
+    layout = file.table("layout", ("processors", *_LISTS) if listed else _COUNTS)
+    if listed:
+        size = layout.count("processors")
+        sets = {key: layout.masks(key) for key in _LISTS}
+    else:
+        size, sets = _regular(layout)
+
+    group = file.table("group", ("name",))
+    node = file.table("node", ("memory", "latency", "bandwidth", "os_index"))
+    if "memory" not in node:
+        node.fail("memory", 'a size such as "4 GiB"')
+    columns: dict[str, dict[str, list[Any]]] = {
+        "group": {"name": [name or "" for name in group.each("name", _text, len(sets["groups"]))]},
+        "node": {
+            "memory": node.each("memory", parse_size, len(sets["nodes"])),
+            "latency_ns": node.each("latency", parse_duration, len(sets["nodes"])),
+            "bandwidth": node.each("bandwidth", parse_rate, len(sets["nodes"])),
+            "os_index": node.numbers("os_index", len(sets["nodes"])) or [None] * len(sets["nodes"]),
+        },
+    }
+    parts = [
+        Part(kind, mask, {name: column[i] for name, column in columns.get(kind, {}).items()})
+        for key, kind in _KIND.items()
+        for i, mask in enumerate(sets[key])
+    ]
+    for cache in file.tables("cache", ("level", "type", "size", "line", "cores", "processors")):
+        attributes = {
+            "level": cache.count("level"),
+            "type": cache.text("type", "unified"),
+            "size": cache.quantity("size", parse_size) or 0,
+            "line": cache.quantity("line", parse_size) or 0,
+        }
+        if "processors" in cache:
+            shared = cache.masks("processors")
+        else:
+            step, cores = cache.count("cores", 1), sets["cores"]
+            shared = [sum(cores[i : i + step]) for i in range(0, len(cores), step)]
+        parts.extend(Part("cache", mask, dict(attributes)) for mask in shared)
+
+    processor = file.table("processor", ("speed_mhz", "os_index"))
+    speeds = processor.each("speed_mhz", _speed, size)
+    indexes = processor.numbers("os_index", size) or range(size)
+    assemble(
+        topology, [{"os_index": i, "speed_mhz": mhz} for i, mhz in zip(indexes, speeds, strict=True)], parts
+    )
+
+    between = file.table("between_nodes", ("distances", "latency_ns"))
+    topology.distances = between.matrix("distances")
+    topology.latency_ns = between.matrix("latency_ns")
+    for bus in file.tables("bus", ("name", "at", "bandwidth")):
+        for vertex in _select(topology, bus.text("at", MACHINE), f"{bus.where}: at"):
+            rate = bus.quantity("bandwidth", parse_rate)
+            topology.add_bus(vertex, name=bus.text("name", ""), bandwidth=rate)
+    for device in file.tables("device", ("name", "type", "at", "bandwidth")):
+        for vertex in _select(topology, device.text("at", MACHINE), f"{device.where}: at"):
+            topology.add_device(
+                vertex,
+                name=device.text("name"),
+                type=device.text("type"),
+                bandwidth=device.quantity("bandwidth", parse_rate),
+            )
+    for link in file.tables("link", ("between", "latency", "bandwidth")):
+        latency, bandwidth = link.quantity("latency", parse_duration), link.quantity("bandwidth", parse_rate)
+        if latency is None:
+            link.fail("latency", 'a duration such as "40 ns"')
+        if bandwidth is None:
+            link.fail("bandwidth", 'a rate such as "6.4 GB/s"')
+        for a, b in _ends(topology, link):
+            topology.link(a, b, latency_ns=latency, bandwidth=bandwidth)
+    return topology
+
+
+def _regular(layout: _Table) -> tuple[int, dict[str, list[int]]]:
+    """Sets of processors from counts, each of which is inside one of the kind before it."""
+    counts = {key: layout.count(key, 1) for key in _COUNTS}
+    total = 1
+    for count in counts.values():
+        total *= count
+    if total > MAX_PROCESSORS:
+        raise TopologyError(f"{total} processors", where=layout.where, expected=f"at most {MAX_PROCESSORS}")
+    sets: dict[str, list[int]] = {}
+    size = total
+    for key in _LISTS:
+        size //= counts[key]
+        sets[key] = [((1 << size) - 1) << start for start in range(0, total, size)]
+    if "groups" not in layout:
+        sets["groups"] = []
+    return total, sets
+
+
+def _select(topology: Topology, word: object, where: str) -> list[str]:
+    """The vertices that a profile means: one by its name, all of a kind, or every bus of a name."""
+    if word in topology.graph:
+        return [str(word)]
+    buses = {vertex: topology.graph.nodes[vertex]["name"] for vertex in topology.vertices("bus")}
+    found = topology.vertices(str(word)) or [
+        vertex for vertex, name in buses.items() if name and name == word
+    ]
+    if not found:
+        raise UnknownNameError("vertex", str(word), [*topology.graph, *buses.values()], where=where)
+    return found
+
+
+def _ends(topology: Topology, link: _Table) -> list[tuple[str, str]]:
+    """Pairs as listed; or for two words (kinds, names of buses) each pair of the same, or each of the first with
+    the one of the second that is around it: a node with its quad's crossbar."""
+    value = link.values.get("between")
+    where = f"{link.where}: between"
+    if not isinstance(value, list) or not value:
+        link.fail(
+            "between", 'two words such as ["node", "crossbar"], or pairs such as [["node:0", "node:1"]]'
+        )
+    pairs = value if isinstance(value[0], list) else [value]
+    if any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
+        link.fail("between", "pairs")
+    parents = topology.parents()
+    found = []
+    for first, second in pairs:
+        ones, others = _select(topology, first, where), _select(topology, second, where)
+        if ones == others:
+            found += [(a, b) for i, a in enumerate(ones) for b in ones[i + 1 :]]
+        elif len(ones) == len(others) == 1:
+            found.append((ones[0], others[0]))
+        else:
+            homes = {parents[vertex]: vertex for vertex in others}
+            for vertex in ones:
+                around = parents[vertex]
+                while around not in homes:
+                    if around == MACHINE:
+                        link.fail("between", f"a {second} around every {first}")
+                    around = parents[around]
+                found.append((vertex, homes[around]))
+    return found
+
+
+def write(topology: Topology) -> str:
+    """The profile, as TOML text, that reads back to equal tables. Raises TopologyError as `freeze` does.
+
+    Parts are listed, not counted: it must say any machine. Containers without processors are not written.
+    """
+    import tomli_w
+
+    tables = topology.freeze()
+    graph, parents = topology.graph, topology.parents()
+    mask = dict.fromkeys(graph, 0)
+    for i, vertex in enumerate(topology.vertices("processor")):
+        mask[vertex] = 1 << i
+        while vertex in parents:
+            vertex = parents[vertex]
+            mask[vertex] |= 1 << i
+    kept = {
+        kind: [
+            vertex for vertex in topology.vertices(kind) if mask[vertex] or kind in ("node", "bus", "device")
+        ]
+        for kind in ("group", "node", "package", "core", "bus", "device")
+    }
+    # The names that the reader will give them: gaps that removals left in the numbering close.
+    names = {vertex: f"{kind}:{i}" for kind, vertices in kept.items() for i, vertex in enumerate(vertices)}
+    names[MACHINE] = MACHINE
+
+    def attributes(kind: str, name: str) -> list[Any]:
+        return [graph.nodes[vertex].get(name) for vertex in kept[kind]]
+
+    def at(vertex: str) -> str:
+        container = parents[vertex]
+        while container not in names:
+            container = parents[container]
+        return names[container]
+
+    layout: dict[str, Any] = {"processors": tables.processors}
+    for key, kind in _KIND.items():
+        if kept[kind]:
+            layout[key] = [format_list(members(mask[vertex])) for vertex in kept[kind]]
+    supply = [
+        [graph.nodes[m] for m in topology.vertices("memory") if parents[m] == node] for node in kept["node"]
+    ]
+    latencies = [next((m["latency_ns"] for m in parts if m.get("latency_ns")), None) for parts in supply]
+    rates = [sum(m.get("bandwidth") or 0 for m in parts) or None for parts in supply]
+    matrices = {"distances": topology.distances, "latency_ns": topology.latency_ns}
+    classes: dict[tuple[int, str, int, int], list[str]] = {}
+    for cache in tables.caches:
+        classes.setdefault(cache[:4], []).append(format_list(members(cache.processors)))
+    document: dict[str, Any] = {
+        "name": topology.name,
+        "source": topology.source,
+        "layout": layout,
+        "processor": {
+            "os_index": format_list(tables.os_index),
+            **_column("speed_mhz", list(tables.speed), DEFAULT_SPEED, int),
+        },
+        "group": _column("name", attributes("group", "name"), "", str),
+        "node": {
+            "os_index": format_list(tables.node_os_index),
+            **_column("memory", list(tables.node_memory), None, _size),
+            **_column("latency", latencies, DEFAULT_LATENCY, lambda ns: f"{ns} ns"),
+            **_column("bandwidth", rates, DEFAULT_BANDWIDTH, _rate),
+        },
+        "between_nodes": {
+            name: [" ".join(map(str, row)) for row in matrix]
+            for name, matrix in matrices.items()
+            if matrix is not None
+        },
+        "cache": [
+            {"level": level, "type": type, "size": _size(size), "line": _size(line), "processors": sharing}
+            for (level, type, size, line), sharing in classes.items()
+        ],
+        "bus": [{"at": at(bus)} | _stated(graph.nodes[bus], "name", "bandwidth") for bus in kept["bus"]],
+        "device": [
+            {"at": at(device)} | _stated(graph.nodes[device], "name", "type", "bandwidth")
+            for device in kept["device"]
+        ],
+        "link": [
+            {
+                "between": [[names[end] for end in link.ends]],
+                "latency": f"{link.latency} ns",
+                "bandwidth": _rate(link.bandwidth),
+            }
+            for link in tables.links
+        ],
+    }
+    return tomli_w.dumps({key: value for key, value in document.items() if value})
+
+
+def _column(name: str, values: list[Any], default: Any, form: Callable[[Any], object]) -> dict[str, object]:
+    """One value if all are the same, nothing if all are unstated or the default, else a list with the gaps
+    filled."""
+    filled = [default if value is None else value for value in values]
+    if all(value == default for value in filled):
+        return {}
+    if all(value == filled[0] for value in filled):
+        return {name: form(filled[0])}
+    return {name: [form(value) for value in filled]}
+
+
+def _stated(attributes: dict[str, Any], *names: str) -> dict[str, object]:
+    found = {name: attributes[name] for name in names if attributes.get(name)}
+    return found | {"bandwidth": _rate(found["bandwidth"])} if "bandwidth" in found else found
+
+
+def _size(size: int) -> str:
+    """The largest unit that says it exactly."""
+    unit, factor = next((u, f) for u, f in _UNITS.items() if size % f == 0)
+    return f"{size // factor} {unit}" if size else "0 B"
+
+
+def _rate(rate: int) -> str:
+    return f"{rate / 10**9:.9f}".rstrip("0").rstrip(".") + " GB/s"

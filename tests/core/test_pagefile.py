@@ -1,0 +1,140 @@
+"""The paging file against a plain list of slots."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntlab.errors import SimulationError
+from ntlab.machine.pagefile import NOBODY, PagingFile
+
+
+def file_with(text: str) -> PagingFile:
+    """A file drawn as text: a dot is a free slot, anything else one that is in use."""
+    file = PagingFile(len(text))
+    for slot, mark in enumerate(text):
+        if mark != ".":
+            file.allocate(slot, (1000 + slot,))
+    return file
+
+
+def runs_of(used: list[bool]) -> list[tuple[int, int]]:
+    """The free runs, found slot by slot."""
+    runs: list[tuple[int, int]] = []
+    for slot, taken in enumerate(used):
+        if not taken:
+            if runs and sum(runs[-1]) == slot:
+                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+            else:
+                runs.append((slot, 1))
+    return runs
+
+
+def test_a_new_file_is_one_free_run() -> None:
+    file = PagingFile(8)
+    assert file.free_runs() == [(0, 8)]
+    assert (file.used, file.free, file.longest()) == (0, 8, (0, 8))
+
+
+def test_the_first_run_that_fits_is_not_the_first_run() -> None:
+    file = file_with("x.x..x....x.")
+    assert file.free_runs() == [(1, 1), (3, 2), (6, 4), (11, 1)]
+    assert [file.first_fit(n) for n in (1, 2, 3, 4, 5)] == [1, 3, 6, 6, None]
+    assert file.longest() == (6, 4)
+    assert file_with("xx").longest() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "length", "place"),
+    [
+        (7, 2, 7),  # inside a free run
+        (9, 2, 8),  # inside it, but too near its end
+        (5, 2, 6),  # above: 6 is 1 away, 3 is 2 away
+        (0, 2, 3),
+        (0, 1, 1),
+        (11, 1, 11),
+        (40, 1, 11),  # outside the file
+        (-5, 4, 6),
+        (3, 5, None),
+    ],
+)
+def test_nearest_fit(wanted: int, length: int, place: int | None) -> None:
+    assert file_with("x.x..x....x.").nearest_fit(wanted, length) == place
+
+
+def test_a_freed_slot_joins_the_runs_beside_it() -> None:
+    file = file_with("x.x.x")
+    file.release(2)
+    assert file.free_runs() == [(1, 3)]
+    file.release(0)
+    file.release(4)
+    assert file.free_runs() == [(0, 5)]
+
+
+def test_a_stretch_is_consecutive_in_the_file_and_in_the_address_space() -> None:
+    file = PagingFile(10)
+    file.allocate(0, (20, 21, 22, 30, 31))
+    file.allocate(6, (23, 24))
+    assert file.stretch(21, 16) == (20, 3)  # 30 follows in the file only, 23 in the address space only
+    assert file.stretch(22, 16) == (20, 3)
+    assert file.stretch(21, 2) == (21, 2)  # forward first
+    assert file.stretch(22, 2) == (21, 2)
+    assert file.stretch(30, 16) == (30, 2)
+
+
+def test_what_must_not_be_is_refused() -> None:
+    file = file_with("..x..")
+    with pytest.raises(SimulationError, match="not all free"):
+        file.allocate(1, (1, 2))
+    with pytest.raises(SimulationError, match="not all free"):
+        file.allocate(4, (1, 2))
+    with pytest.raises(SimulationError, match="has paging-file slot 2 already"):
+        file.allocate(0, (1002,))
+    with pytest.raises(SimulationError, match="not in use"):
+        file_with("..").release(0)
+    with pytest.raises(SimulationError):
+        PagingFile(0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.9, 1.0])
+def test_initial_fragmentation_takes_the_share_it_is_asked_for(share: float) -> None:
+    file = PagingFile(400)
+    file.fragment(share, random.Random(1))
+    file.check()
+    assert file.used == 400 * share
+    assert set(file.owner_of.values()) <= {NOBODY}
+    again = PagingFile(400)
+    again.fragment(share, random.Random(1))
+    assert again.free_runs() == file.free_runs()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 40))
+def test_any_use_agrees_with_a_plain_list(data: st.DataObject, size: int) -> None:
+    file = PagingFile(size)
+    used = [False] * size
+    for owner in range(0, 30 * 100, 100):
+        runs = runs_of(used)
+        assert file.free_runs() == runs
+        length = data.draw(st.integers(1, size), label="length")
+        fitting = [(start, free) for start, free in runs if free >= length]
+        assert file.first_fit(length) == (fitting[0][0] if fitting else None)
+        assert file.longest() == (max(runs, key=lambda run: run[1]) if runs else (0, 0))
+        wanted = data.draw(st.integers(-3, size + 3), label="wanted")
+        places = [place for start, free in fitting for place in range(start, start + free - length + 1)]
+        nearest = file.nearest_fit(wanted, length)
+        assert (nearest in places) if places else (nearest is None)
+        if nearest is not None:
+            assert abs(nearest - wanted) == min(abs(place - wanted) for place in places)
+        taken = [slot for slot in range(size) if used[slot]]
+        if taken and (nearest is None or data.draw(st.booleans(), label="release")):
+            slot = data.draw(st.sampled_from(taken), label="slot")
+            file.release(slot)
+            used[slot] = False
+        elif nearest is not None:
+            file.allocate(nearest, range(owner, owner + length))
+            used[nearest : nearest + length] = [True] * length
+        file.check()

@@ -110,7 +110,7 @@ class PagingFile:
     # -- taking and giving back --------------------------------------------------------------------------
 
     def allocate(self, start: int, owners: Sequence[int]) -> None:
-        """Give the slots from `start` on to `owners`, in that order. They must be free, the owners without."""
+        """Give the slots from `start` on, which must be free, to `owners`, which must have none, in order."""
         at = bisect_right(self._starts, start) - 1
         run = self._starts[at] if at >= 0 else 0
         length = self._runs.get(run, 0)

@@ -13,10 +13,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class NtlabError(Exception):
     """Base of every error that ntlab raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors come back from worker processes. An exception is by itself made again from its message
+        # alone, which the constructors below do not take.
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(cls: type[NtlabError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> NtlabError:
+    error = cls.__new__(cls, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class UserError(NtlabError):

@@ -1,0 +1,261 @@
+"""The command ``ntlab``.
+
+Exit codes: 0 all is well, 1 a claim fails or a digest differs, 2 a mistake of the user's or of a plugin's,
+3 a defect of ntlab, 130 interrupted, 141 whoever read the output has left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ntlab._version import __version__
+from ntlab.errors import NtlabError, SimulationError, UserError
+
+OK, FAILS, MISTAKE, DEFECT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISTAKE, f"ntlab: error: {message} (see '{self.prog} --help')\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    asked = _parser().parse_args(arguments)
+    try:
+        code: int = asked.command(asked)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python would complain once more when it closes stdout at its end: give it another one.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt as interrupt:
+        _tell_of_interrupt(interrupt)
+        return INTERRUPTED
+    except NtlabError as error:
+        if asked.traceback or isinstance(error, SimulationError):
+            import traceback
+
+            traceback.print_exc()
+        print(f"ntlab: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return DEFECT if isinstance(error, SimulationError) else MISTAKE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="ntlab",
+        description="A laboratory for operating-system mechanisms: what does this feature do here?",
+    )
+    parser.add_argument("--version", action="version", version=f"ntlab {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, action: Any, help: str, *, of: Any = commands) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = of.add_parser(name, help=help, description=help)
+        added.set_defaults(command=action)
+        return added
+
+    def as_json(subject: argparse.ArgumentParser) -> None:
+        subject.add_argument("--json", action="store_true", help="print JSON")
+
+    def running(subject: argparse.ArgumentParser) -> None:
+        subject.add_argument(
+            "--jobs", type=int, metavar="N", help="processes to share the work (default: one a usable CPU)"
+        )
+        subject.add_argument(
+            "--hooks",
+            metavar="MODE",
+            help="direct, or plain: through pluggy's own loop (default: NTLAB_HOOKS, else direct)",
+        )
+
+    claims = command("claims", _claims, "Run the shipped experiments and judge their claims.")
+    claims.add_argument("ids", nargs="*", metavar="ID", help="a claim, ledger row, experiment or plugin")
+    running(claims)
+    as_json(claims)
+
+    run = command("run", _run, "Run an experiment and show what its arms measure.")
+    run.add_argument("experiment", metavar="EXPERIMENT|FILE.toml", help="a shipped experiment, or a file")
+    run.add_argument("--hardware", metavar="NAME|FILE", help="run on this machine instead")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set workload.OPTION or PLUGIN.OPTION, in one arm with ARM. in front; or duration",
+    )
+    run.add_argument("--seeds", type=int, metavar="N", help="how many seeds each arm runs with")
+    run.add_argument("--out", metavar="DIR", help="write the result file into this folder")
+    running(run)
+    as_json(run)
+
+    rerun = command("rerun", _rerun, "Run a result again and check that the digests are the same.")
+    rerun.add_argument("result", metavar="RESULT", help="a result file, or the folder of one")
+    running(rerun)
+    as_json(rerun)
+
+    experiments = command("experiments", _experiments, "List the shipped experiments.")
+    as_json(experiments)
+
+    plugins = command("plugins", _plugins, "List the installed plugins, or show one.")
+    as_json(plugins)
+    of_plugins = plugins.add_subparsers(metavar="show NAME")
+    show_plugin = command("show", _show_plugin, "Show a plugin's options and workloads.", of=of_plugins)
+    show_plugin.add_argument("name", metavar="NAME")
+    as_json(show_plugin)
+
+    topology = command("topology", None, "Hardware: list profiles, show or import a machine.")
+    of_topology = topology.add_subparsers(metavar="list|show|import", required=True)
+    listed = command("list", _topology_list, "List the shipped hardware profiles.", of=of_topology)
+    as_json(listed)
+    shown = command("show", _topology_show, "Show a machine.", of=of_topology)
+    shown.add_argument("machine", metavar="NAME|FILE", help="a profile, a .toml or hwloc .xml file, or host")
+    as_json(shown)
+    imported = command("import", _topology_import, "Write a machine as a profile.", of=of_topology)
+    imported.add_argument("machine", metavar="FILE", help="an hwloc .xml file, or host")
+    imported.add_argument("-o", "--output", required=True, metavar="PROFILE.toml")
+    return parser
+
+
+# The commands
+
+
+def _claims(asked: argparse.Namespace) -> int:
+    from ntlab.cli.terminal import progress, show
+    from ntlab.lab import api
+
+    with progress() as tell:
+        report = api.claims(asked.ids, jobs=_jobs(asked), hooks=asked.hooks, progress=tell)
+    if asked.json:
+        _print_json(report.to_json())
+    else:
+        show(report.tables())
+        holding = sum(claim.holds for claim in report.claims)
+        print(f"\n{holding} of {len(report.claims)} claims hold.")
+    return OK if report.holds else FAILS
+
+
+def _run(asked: argparse.Namespace) -> int:
+    from ntlab.cli.terminal import progress, show
+    from ntlab.lab import api
+    from ntlab.lab.options import parse_setting
+
+    with progress() as tell:
+        result = api.run(
+            asked.experiment,
+            hardware=asked.hardware,
+            set=dict(parse_setting(text) for text in asked.set),
+            seeds=asked.seeds,
+            jobs=_jobs(asked),
+            hooks=asked.hooks,
+            out=asked.out,
+            progress=tell,
+        )
+    if asked.json:
+        _print_json(result.to_json())
+    else:
+        show(result.tables())
+    return OK if result.holds else FAILS
+
+
+def _rerun(asked: argparse.Namespace) -> int:
+    from ntlab.cli.terminal import progress, show
+    from ntlab.lab import api
+
+    with progress() as tell:
+        report = api.rerun(asked.result, jobs=_jobs(asked), hooks=asked.hooks, progress=tell)
+    if asked.json:
+        _print_json(report.to_json())
+    else:
+        show(report.tables())
+        print("\nThe digests are the same." if report.same else "\nThe digests differ.")
+    return OK if report.same else FAILS
+
+
+def _experiments(asked: argparse.Namespace) -> int:
+    from ntlab.lab import api
+
+    return _show_report(api.experiments(), asked)
+
+
+def _plugins(asked: argparse.Namespace) -> int:
+    from ntlab.lab import api
+
+    return _show_report(api.plugins(), asked)
+
+
+def _show_plugin(asked: argparse.Namespace) -> int:
+    from ntlab.cli.terminal import show
+    from ntlab.lab import api
+
+    plugins = api.plugins(asked.name)
+    if asked.json:
+        _print_json(plugins.to_json()[0])
+    else:
+        show(plugins.details())
+    return OK
+
+
+def _topology_list(asked: argparse.Namespace) -> int:
+    from ntlab.lab import hardware
+
+    return _show_report(hardware.profile_list(), asked)
+
+
+def _topology_show(asked: argparse.Namespace) -> int:
+    from ntlab.lab import hardware
+
+    return _show_report(hardware.describe(asked.machine), asked)
+
+
+def _topology_import(asked: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from ntlab.topology import load, to_profile
+
+    profile = to_profile(load(asked.machine))
+    try:
+        Path(asked.output).write_text(profile, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=asked.output) from None
+    print(f"{asked.output} is written; 'ntlab topology show {asked.output}' shows it.")
+    return OK
+
+
+# What they share
+
+
+def _show_report(report: Any, asked: argparse.Namespace) -> int:
+    from ntlab.cli.terminal import show
+
+    if asked.json:
+        _print_json(report.to_json())
+    else:
+        show(report.tables())
+    return OK
+
+
+def _jobs(asked: argparse.Namespace) -> int:
+    from ntlab.lab.runner import usable_processors
+
+    return usable_processors() if asked.jobs is None else asked.jobs
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def _tell_of_interrupt(interrupt: KeyboardInterrupt) -> None:
+    told = "ntlab: interrupted"
+    result, file = getattr(interrupt, "result", None), getattr(interrupt, "file", None)
+    if result is not None:
+        told += f"; {len(result.runs)} runs are finished"
+        told += f" and kept in {file}" if file is not None else ", and lost without --out"
+    print(told, file=sys.stderr)

@@ -1,0 +1,6 @@
+"""The laboratory: experiments with arms, claims, statistics, results.
+
+A run goes one way through these modules: `registry` (what is installed) and `options` (typed settings) give
+`experiment` (what is to be compared), `runner` turns that into runs, `statistics` and `claims` judge them,
+`results` keeps them. `api` is the face of it all, for Python and for the command line.
+"""

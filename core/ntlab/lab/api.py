@@ -1,0 +1,461 @@
+"""The laboratory's functions, as `import ntlab` offers them; the command line prints what they return."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ntlab.errors import PluginError, UnknownNameError, UserError
+from ntlab.lab.experiment import Experiment, find_experiment, resolve
+from ntlab.lab.options import type_name, written
+from ntlab.lab.registry import InstalledPlugin, Registry, installed
+from ntlab.lab.results import ClaimsReport, Output, Result, check_run, judge, read_result, versions
+from ntlab.lab.runner import Hooks, Job, Run, execute, hooks_mode, jobs_of
+from ntlab.lab.tables import Report, Table, as_columns
+from ntlab.plugin import WorkloadInfo, options_of
+from ntlab.quantities import Duration
+
+if TYPE_CHECKING:
+    from ntlab.topology import Topology
+
+Progress = Callable[[int, int, str], None]
+"""Told how many runs are finished, of how many, and which is the last one."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while an experiment ran. `result` has the finished runs, `file` is where they were written."""
+
+    def __init__(self, result: Result, file: Path | None) -> None:
+        super().__init__()
+        self.result = result
+        self.file = file
+
+
+def run(
+    experiment: str | os.PathLike[str],
+    hardware: str | os.PathLike[str] | None = None,
+    set: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    jobs: int = 1,
+    hooks: Hooks | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run an experiment: the name of a shipped one, or a TOML file.
+
+    `hardware` (a profile's name, or a file) and `seeds` replace the experiment's own. `set` changes options:
+    {"workload.threads": 8, "numa_home.allocation": "current"}, in every arm that has them; with an arm's
+    name in front ("after.workload.threads") in that one only. `jobs` processes share the work; the result is
+    the same for any number. `hooks` is "direct" or "plain" (default: the variable NTLAB_HOOKS, else
+    "direct"). `out` is a folder for the result file; finished runs are there at once.
+
+    Raises UserError for a mistake in what is asked, before anything runs where that is possible, and
+    PluginError, naming plugin and hook, where a plugin raises. Ctrl-C raises `Interrupted`, a
+    KeyboardInterrupt that carries the finished runs.
+    """
+    registry = installed()
+    document, source, plugin = find_experiment(experiment, registry)
+    resolved = resolve(
+        document,
+        registry,
+        source=source,
+        plugin=plugin,
+        hardware=None if hardware is None else os.fspath(hardware),
+        settings=set,
+        seeds=seeds,
+    )
+    mode = hooks_mode(hooks)
+    topologies = _load_hardware([resolved], None if hardware is None else os.fspath(hardware))
+    output = None if out is None else Output(Path(out))
+    return _run(resolved, registry, topologies, jobs, mode, output, progress)
+
+
+def claims(
+    ids: Iterable[str] = (),
+    jobs: int = 1,
+    hooks: Hooks | None = None,
+    progress: Progress | None = None,
+) -> ClaimsReport:
+    """Run the shipped experiments and judge their claims: all, or those that `ids` name.
+
+    An ID is a claim's, a ledger row, or the name of an experiment or plugin. Only the arms that these claims
+    need are run. Raises UnknownNameError for an ID that nothing answers to.
+    """
+    registry = installed()
+    mode = hooks_mode(hooks)
+    shipped = _shipped(registry)
+    chosen = _choose(shipped, tuple(ids))
+    hardware = _load_hardware([experiment for experiment, _ in chosen])
+    work = []
+    for experiment, some in chosen:
+        arms = {arm for claim in some for arm in claim.expectation.arms}
+        work += jobs_of(experiment, mode, sorted(arms))
+    by_name = {experiment.name: experiment for experiment, _ in chosen}
+    runs = _collect(work, by_name, hardware, jobs, progress, None)
+    return ClaimsReport(
+        claims=tuple(
+            judge(claim, experiment, [run for run in runs if run.experiment == experiment.name])
+            for experiment, some in chosen
+            for claim in some
+        )
+    )
+
+
+def rerun(
+    result: str | os.PathLike[str],
+    jobs: int = 1,
+    hooks: Hooks | None = None,
+    progress: Progress | None = None,
+) -> Rerun:
+    """Make the runs of a result file again, from what the file holds, and compare their digests."""
+    registry = installed()
+    path = Path(result)
+    content = read_result(path)
+    try:
+        definition, profiles = content["definition"], dict(content["profiles"])
+        recorded = {(run["arm"], run["seed"]): run["digest"] for run in content["runs"]}
+        plugin, kept_versions, kept_hooks = content["plugin"], content["versions"], content["hooks"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"is no whole result: {error} is missing", where=str(path)) from None
+    experiment = resolve(definition, registry, source=str(path), plugin=plugin)
+    with tempfile.TemporaryDirectory() as folder:
+        hardware = {}
+        for at, (name, profile) in enumerate(profiles.items()):
+            file = Path(folder) / f"{at}.toml"
+            file.write_text(profile, encoding="utf-8")
+            hardware[name] = _load(str(file), f"{path}: profiles")
+    work = [
+        job
+        for job in jobs_of(experiment, hooks_mode(hooks or kept_hooks))
+        if (job.arm.name, job.seed) in recorded
+    ]
+    runs = _collect(work, {experiment.name: experiment}, hardware, jobs, progress, None)
+    here = versions([experiment], registry)
+    return Rerun(
+        experiment=experiment.name,
+        digests={(run.arm, run.seed): (recorded[run.arm, run.seed], run.digest) for run in runs},
+        versions=_differences(kept_versions, here),
+    )
+
+
+def plugins(*names: str) -> PluginList:
+    """The installed plugins, or those of these names, with their options, hooks and workloads."""
+    registry = installed()
+    return PluginList(plugins=tuple(registry.plugin(name) for name in names or registry.names()))
+
+
+def experiments() -> ExperimentList:
+    """The experiments that the installed plugins ship."""
+    return ExperimentList(experiments=tuple(_shipped(installed())))
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Rerun(Report):
+    """What running a result again gave. `digests` has, for each arm and seed, the digest then and now."""
+
+    experiment: str
+    digests: dict[tuple[str, int], tuple[str, str]]
+    versions: dict[str, tuple[str, str]]
+    """What had another version then: name -> (then, now)."""
+
+    @property
+    def same(self) -> bool:
+        return all(then == now for then, now in self.digests.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "experiment": self.experiment,
+            "same": self.same,
+            "runs": [
+                {"arm": arm, "seed": seed, "recorded": then, "digest": now, "same": then == now}
+                for (arm, seed), (then, now) in self.digests.items()
+            ],
+            "versions": {name: {"recorded": then, "now": now} for name, (then, now) in self.versions.items()},
+        }
+
+    def columns(self) -> dict[str, list[Any]]:
+        return as_columns(self.to_json()["runs"])
+
+    def tables(self) -> list[Table]:
+        rows = [
+            [arm, str(seed), now[:16], "same" if then == now else f"was {then[:16]}"]
+            for (arm, seed), (then, now) in self.digests.items()
+        ]
+        tables = [Table(["arm", "seed>", "digest", ""], rows, self.experiment)]
+        if self.versions:
+            changed = [[name, then, now] for name, (then, now) in self.versions.items()]
+            tables.append(Table(["other versions", "then", "now"], changed))
+        return tables
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class PluginList(Report):
+    """Installed plugins."""
+
+    plugins: tuple[InstalledPlugin, ...]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [_describe_plugin(plugin) for plugin in self.plugins]
+
+    def columns(self) -> dict[str, list[Any]]:
+        return as_columns(self.to_json())
+
+    def tables(self) -> list[Table]:
+        rows = [
+            [plugin.name, plugin.info.release, " ".join(plugin.info.ledger), plugin.info.summary]
+            for plugin in self.plugins
+        ]
+        return [Table(["plugin", "release", "ledger", "summary"], rows)]
+
+    def details(self) -> list[Table]:
+        """Every option and workload of these plugins."""
+        tables = []
+        for plugin in self.to_json():
+            facts = {
+                "summary": plugin["summary"],
+                "release": plugin["release"],
+                "ledger": ", ".join(plugin["ledger"]),
+                "hooks": ", ".join(plugin["hooks"]),
+                "requires": ", ".join(plugin["requires"]),
+                "conflicts": ", ".join(plugin["conflicts"]),
+                "distribution": f"{plugin['distribution']} {plugin['version']}",
+                "experiments": ", ".join(plugin["experiments"]),
+            }
+            tables.append(Table([plugin["name"], ""], [[key, text] for key, text in facts.items() if text]))
+            tables += _options_tables("option", plugin["options"])
+            for workload in plugin["workloads"]:
+                title = f"workload {plugin['name']}.{workload['name']}: {workload['summary']}"
+                tables += _options_tables("workload option", workload["options"], title)
+        return tables
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class ExperimentList(Report):
+    """Shipped experiments."""
+
+    experiments: tuple[Experiment, ...]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": experiment.name,
+                "title": experiment.title,
+                "plugin": experiment.plugin,
+                "ledger": list(experiment.ledger),
+                "hardware": experiment.hardware,
+                "workload": experiment.use,
+                "duration": None if experiment.duration is None else written(experiment.duration, Duration),
+                "seeds": experiment.seeds,
+                "arms": list(experiment.arms),
+                "claims": [claim.id for claim in experiment.claims],
+            }
+            for experiment in self.experiments
+        ]
+
+    def columns(self) -> dict[str, list[Any]]:
+        return as_columns(self.to_json())
+
+    def tables(self) -> list[Table]:
+        rows = [
+            [one.name, one.plugin or "", " ".join(one.ledger), ", ".join(one.arms), one.hardware, one.title]
+            for one in self.experiments
+        ]
+        return [Table(["experiment", "plugin", "ledger", "arms", "hardware", "title"], rows)]
+
+
+def _run(
+    experiment: Experiment,
+    registry: Registry,
+    hardware: Mapping[str, Topology],
+    jobs: int,
+    hooks: Hooks,
+    output: Output | None,
+    progress: Progress | None,
+) -> Result:
+    from ntlab.topology import to_profile
+
+    work = jobs_of(experiment, hooks)
+    runs: list[Run] = []
+
+    def result() -> Result:
+        place = {(job.arm.name, job.seed): at for at, job in enumerate(work)}
+        return Result(
+            experiment=experiment,
+            runs=tuple(sorted(runs, key=lambda run: place[run.arm, run.seed])),
+            hooks=hooks,
+            profiles={name: to_profile(topology) for name, topology in hardware.items()},
+            versions=versions([experiment], registry),
+        )
+
+    def keep(run: Run) -> None:
+        runs.append(run)
+        if output is not None:
+            output.add(experiment, run)
+
+    if output is not None:
+        output.begin(experiment)
+    try:
+        _collect(work, {experiment.name: experiment}, hardware, jobs, progress, keep)
+    except KeyboardInterrupt:
+        partial = result()
+        raise Interrupted(partial, None if output is None else output.finish(partial)) from None
+    finished = result()
+    if output is not None:
+        output.finish(finished)
+    return finished
+
+
+def _collect(
+    work: Sequence[Job],
+    experiments: Mapping[str, Experiment],
+    hardware: Mapping[str, Topology],
+    jobs: int,
+    progress: Progress | None,
+    keep: Callable[[Run], None] | None,
+) -> list[Run]:
+    """Make these runs, check each as it comes, and return them in the order of `work`."""
+    if jobs < 1:
+        raise UserError(f"{jobs} jobs", where="--jobs", expected="at least 1")
+    tables = {name: topology.freeze() for name, topology in hardware.items()}
+    done: dict[tuple[str, str, int], Run] = {}
+    first: dict[tuple[str, str], Run] = {}
+    with closing(execute(work, tables, jobs)) as finished:
+        for run in finished:
+            done[run.experiment, run.arm, run.seed] = run
+            check_run(run, experiments[run.experiment], first.setdefault((run.experiment, run.arm), run))
+            if keep is not None:
+                keep(run)
+            if progress is not None:
+                progress(len(done), len(work), f"{run.experiment} {run.arm} {run.seed}")
+    return [done[job.experiment, job.arm.name, job.seed] for job in work]
+
+
+def _load_hardware(experiments: Iterable[Experiment], asked: str | None = None) -> dict[str, Topology]:
+    """Each hardware that the experiments name, loaded once. `asked` is what the user named instead."""
+    found: dict[str, Topology] = {}
+    for experiment in experiments:
+        for arm in experiment.arms.values():
+            if arm.hardware not in found:
+                where = "--hardware" if arm.hardware == asked else f"{experiment.source}: hardware"
+                found[arm.hardware] = _load(arm.hardware, where)
+    return found
+
+
+def _load(hardware: str, where: str) -> Topology:
+    from ntlab.topology import load
+
+    try:
+        return load(hardware)
+    except UnknownNameError as error:
+        if error.where:
+            raise
+        raise UserError(error.what, where=where, expected=error.expected) from None
+
+
+def _shipped(registry: Registry) -> list[Experiment]:
+    """Every shipped experiment, by plugin and file. Claims' IDs must be unique among all."""
+    found = []
+    owner: dict[str, str] = {}
+    for name, (plugin, _) in registry.experiment_files.items():
+        document, source, _ = find_experiment(name, registry)
+        experiment = resolve(document, registry, source=source, plugin=plugin)
+        for claim in experiment.claims:
+            if claim.id in owner:
+                raise PluginError(
+                    f"experiment {name!r} has a claim {claim.id!r}, as experiment {owner[claim.id]!r} has",
+                    plugin=plugin,
+                )
+            owner[claim.id] = name
+        found.append(experiment)
+    return found
+
+
+def _choose(shipped: Sequence[Experiment], ids: Sequence[str]) -> list[tuple[Experiment, list[Any]]]:
+    known: dict[str, None] = {}
+    chosen = []
+    for experiment in shipped:
+        some = []
+        for claim in experiment.claims:
+            names = [claim.id, claim.ledger, experiment.name, experiment.plugin or ""]
+            known.update(dict.fromkeys(name for name in names if name))
+            if not ids or any(name in ids for name in names):
+                some.append(claim)
+        if some:
+            chosen.append((experiment, some))
+    for name in ids:
+        if name not in known:
+            raise UnknownNameError("claim", name, known)
+    return chosen
+
+
+def _describe_plugin(plugin: InstalledPlugin) -> dict[str, Any]:
+    info = plugin.info
+    return {
+        "name": info.name,
+        "summary": info.summary,
+        "release": info.release,
+        "ledger": list(info.ledger),
+        "options": _describe_options(info.cls),
+        "hooks": plugin.hooks,
+        "requires": list(info.requires),
+        "conflicts": list(info.conflicts),
+        "after": list(info.after),
+        "before": list(info.before),
+        "workloads": [_describe_workload(workload) for workload in plugin.workloads.values()],
+        "experiments": [file.stem for file in plugin.experiment_files],
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+    }
+
+
+def _describe_workload(workload: WorkloadInfo) -> dict[str, Any]:
+    return {
+        "name": workload.name,
+        "summary": workload.summary,
+        "options": _describe_options(workload.cls),
+    }
+
+
+def _describe_options(cls: type) -> list[dict[str, Any]]:
+    defaults = cls()
+    return [
+        {
+            "name": field.name,
+            "type": type_name(field.type),
+            "default": written(getattr(defaults, field.name), field.type),
+            "help": field.metadata["help"],
+            "minimum": field.metadata["minimum"],
+            "maximum": field.metadata["maximum"],
+        }
+        for field in options_of(cls)
+    ]
+
+
+def _options_tables(kind: str, options: Sequence[Mapping[str, Any]], title: str = "") -> list[Table]:
+    rows = [[one["name"], one["type"], _plain(one["default"]), one["help"]] for one in options]
+    return [Table([kind, "type", "default", "help"], rows, title)] if rows or title else []
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)
+
+
+def _differences(then: object, now: object, name: str = "") -> dict[str, tuple[str, str]]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        found: dict[str, tuple[str, str]] = {}
+        for key in sorted({*then, *now}):
+            found |= _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
+        return found
+    return {} if then == now else {name: (str(then), str(now))}

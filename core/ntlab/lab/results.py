@@ -1,0 +1,372 @@
+"""Results: what the runs of an experiment gave, judged, kept in a file, and enough in it to run it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ntlab._version import __version__
+from ntlab.errors import PluginError, UnknownNameError, UserError
+from ntlab.lab.claims import Comparison
+from ntlab.lab.experiment import Claim, Experiment
+from ntlab.lab.registry import Registry
+from ntlab.lab.runner import Hooks, Run
+from ntlab.lab.statistics import Estimate, estimate, paired_difference
+from ntlab.lab.tables import Report, Table, as_columns, format_estimate
+
+FORMAT = "ntlab-result-1"
+_PACKAGES = ("attrs", "cattrs", "defusedxml", "networkx", "pluggy")
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class ArmResult:
+    """An arm over its seeds: means of metrics and counters, and the digest of all traces."""
+
+    name: str
+    metrics: dict[str, Estimate]
+    units: dict[str, str]
+    counters: dict[str, Estimate]
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metrics": {
+                name: {**value.to_json(), "unit": self.units[name]} for name, value in self.metrics.items()
+            },
+            "counters": {name: value.to_json() for name, value in self.counters.items()},
+            "digest": self.digest,
+        }
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class ClaimResult:
+    """A judged claim. `effect` is the last named arm minus the first, paired by seed; None for one arm."""
+
+    claim: Claim
+    experiment: str
+    plugin: str | None
+    unit: str
+    arms: dict[str, Estimate]
+    effect: Estimate | None
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def holds(self) -> bool:
+        return all(comparison.holds for comparison in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.claim.id,
+            "ledger": self.claim.ledger,
+            "plugin": self.plugin,
+            "experiment": self.experiment,
+            "metric": self.claim.metric,
+            "unit": self.unit,
+            "arms": {name: value.to_json() for name, value in self.arms.items()},
+            "effect": None if self.effect is None else self.effect.to_json(),
+            "expect": self.claim.expectation.text,
+            "comparisons": [
+                {
+                    "left": comparison.left,
+                    "sign": comparison.sign,
+                    "right": comparison.right,
+                    "difference": comparison.difference.to_json(),
+                    "holds": comparison.holds,
+                }
+                for comparison in self.comparisons
+            ],
+            "source": self.claim.source,
+            "holds": self.holds,
+        }
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class ClaimsReport(Report):
+    """Judged claims, in the order of plugins and files."""
+
+    claims: tuple[ClaimResult, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether all hold."""
+        return all(claim.holds for claim in self.claims)
+
+    def to_json(self) -> dict[str, Any]:
+        holding = sum(claim.holds for claim in self.claims)
+        return {
+            "claims": [claim.to_json() for claim in self.claims],
+            "holds": holding,
+            "fails": len(self.claims) - holding,
+        }
+
+    def columns(self) -> dict[str, list[Any]]:
+        """One row for each claim and arm."""
+        return as_columns(
+            [
+                {
+                    "id": result.claim.id,
+                    "ledger": result.claim.ledger,
+                    "plugin": result.plugin,
+                    "experiment": result.experiment,
+                    "metric": result.claim.metric,
+                    "unit": result.unit,
+                    "arm": arm,
+                    "mean": value.mean,
+                    "low": value.low,
+                    "high": value.high,
+                    "n": value.n,
+                    "expect": result.claim.expectation.text,
+                    "holds": result.holds,
+                }
+                for result in self.claims
+                for arm, value in result.arms.items()
+            ]
+        )
+
+    def tables(self) -> list[Table]:
+        rows = []
+        for result in self.claims:
+            unit = result.unit
+            measured = [f"{arm} {format_estimate(value, unit)}" for arm, value in result.arms.items()]
+            effect = "" if result.effect is None else _signed(result.effect, unit)
+            rows.append(
+                [
+                    result.claim.id,
+                    result.claim.ledger,
+                    result.claim.metric,
+                    ", ".join(measured),
+                    effect,
+                    result.claim.expectation.text,
+                    "holds" if result.holds else "FAILS",
+                ]
+            )
+        return [Table(["claim", "ledger", "metric", "measured", "effect", "expected", ""], rows)]
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Result(Report):
+    """The runs of an experiment.
+
+    `profiles` holds, for each hardware the experiment names, the whole profile as TOML. `complete` is false
+    where the experiment was interrupted; then there are fewer runs, and no claims.
+    """
+
+    experiment: Experiment
+    runs: tuple[Run, ...]
+    hooks: Hooks
+    profiles: Mapping[str, str]
+    versions: Mapping[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.runs) == len(self.experiment.arms) * self.experiment.seeds
+
+    @property
+    def arms(self) -> dict[str, ArmResult]:
+        """The arms of which at least one run is finished."""
+        return {
+            name: arm for name in self.experiment.arms if (arm := arm_result(name, self.runs)) is not None
+        }
+
+    @property
+    def claims(self) -> tuple[ClaimResult, ...]:
+        if not self.complete:
+            return ()
+        return tuple(judge(claim, self.experiment, self.runs) for claim in self.experiment.claims)
+
+    @property
+    def holds(self) -> bool:
+        """Whether all claims hold."""
+        return all(claim.holds for claim in self.claims)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "experiment": self.experiment.name,
+            "title": self.experiment.title,
+            "hardware": self.experiment.hardware,
+            "seeds": self.experiment.seeds,
+            "complete": self.complete,
+            "arms": {name: arm.to_json() for name, arm in self.arms.items()},
+            "claims": [claim.to_json() for claim in self.claims],
+            "hooks": self.hooks,
+            "runs": [run_to_json(run) for run in self.runs],
+            "definition": self.experiment.document(),
+            "plugin": self.experiment.plugin,
+            "profiles": dict(self.profiles),
+            "versions": dict(self.versions),
+        }
+
+    def columns(self) -> dict[str, list[Any]]:
+        """One row for each run: arm, seed, its metrics and counters."""
+        return as_columns(
+            [{"arm": run.arm, "seed": run.seed, **run.metrics, **run.counters} for run in self.runs]
+        )
+
+    def tables(self) -> list[Table]:
+        arms = self.arms
+        units = {name: unit for arm in arms.values() for name, unit in arm.units.items()}
+        rows = []
+        for name, unit in units.items():
+            cells = [
+                format_estimate(arm.metrics[name], unit) if name in arm.metrics else ""
+                for arm in arms.values()
+            ]
+            rows.append([name, *cells])
+        state = "" if self.complete else ", interrupted"
+        seeds = f"{self.experiment.seeds} seed{'s' if self.experiment.seeds > 1 else ''}"
+        title = f"{self.experiment.name} on {self.experiment.hardware}, {seeds}{state}"
+        tables = [Table(["metric", *(f"{name}>" for name in arms)], rows, title)]
+        if self.claims:
+            tables += ClaimsReport(claims=self.claims).tables()
+        return tables
+
+    def write(self, folder: Path) -> Path:
+        """Write the result into a folder, whole or not at all. Returns the file."""
+        file = folder / f"{self.experiment.name}.json"
+        unfinished = file.with_suffix(".json.part")
+        unfinished.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(file)
+        return file
+
+
+def arm_result(name: str, runs: Iterable[Run]) -> ArmResult | None:
+    """An arm's runs over their seeds; None where there is none yet."""
+    mine = [run for run in runs if run.arm == name]
+    if not mine:
+        return None
+    digest = hashlib.sha256("".join(run.digest for run in mine).encode()).hexdigest()
+    first = mine[0]
+    return ArmResult(
+        name=name,
+        metrics={metric: estimate([run.metrics[metric] for run in mine]) for metric in first.metrics},
+        units=first.units,
+        counters={counter: estimate([run.counters[counter] for run in mine]) for counter in first.counters},
+        digest=digest,
+    )
+
+
+def judge(claim: Claim, experiment: Experiment, runs: Sequence[Run]) -> ClaimResult:
+    """Judge a claim by the runs of the arms that it names."""
+    values = {}
+    for arm in (name for name in experiment.arms if name in claim.expectation.arms):
+        values[arm] = [run.value(claim.metric) for run in runs if run.arm == arm]
+    arms = list(values)
+    units = {run.units.get(claim.metric, "1") for run in runs if run.arm in values}
+    if len(units) > 1:
+        raise PluginError(
+            f"the workload measures {claim.metric!r} in several units: {', '.join(sorted(units))}",
+            plugin=experiment.use.partition(".")[0],
+        )
+    return ClaimResult(
+        claim=claim,
+        experiment=experiment.name,
+        plugin=experiment.plugin,
+        unit=units.pop(),
+        arms={arm: estimate(of_seeds) for arm, of_seeds in values.items()},
+        effect=paired_difference(values[arms[-1]], values[arms[0]]) if len(arms) > 1 else None,
+        comparisons=claim.expectation.judge(values),
+    )
+
+
+def check_run(run: Run, experiment: Experiment, first: Run) -> None:
+    """Check what a run measured against what is claimed of it, and against the `first` run of its arm.
+
+    Raises UnknownNameError for a claim's metric that is not measured, PluginError for a workload whose
+    metrics change from seed to seed.
+    """
+    for claim in experiment.claims:
+        if run.arm in claim.expectation.arms and claim.metric not in {**run.metrics, **run.counters}:
+            where = f"{experiment.source}: claim {claim.id!r}"
+            raise UnknownNameError("metric", claim.metric, [*run.metrics, *run.counters], where=where)
+    if run.units != first.units:
+        raise PluginError(
+            f"the workload {experiment.use!r} gives other metrics for seed {run.seed} than for {first.seed}",
+            plugin=experiment.use.partition(".")[0],
+        )
+
+
+def versions(experiments: Iterable[Experiment], registry: Registry) -> dict[str, Any]:
+    """The versions of Python, ntlab, the packages below it, and the plugins that these experiments use."""
+    plugins = {
+        name for experiment in experiments for arm in experiment.arms.values() for name in arm.plugins
+    } | {experiment.use.partition(".")[0] for experiment in experiments}
+    return {
+        "python": platform.python_version(),
+        "ntlab": __version__,
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "plugins": {
+            name: {"distribution": plugin.distribution, "version": plugin.version}
+            for name in sorted(plugins)
+            if (plugin := registry.plugin(name))
+        },
+    }
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    return attrs.asdict(run, filter=lambda field, _: field.name != "experiment")
+
+
+class Output:
+    """A folder that results are written to. Finished runs are in it at once, whatever happens later."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError where the folder cannot be made or written to."""
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UserError(f"cannot be written to: {error.strerror}", where=os.fspath(folder)) from None
+
+    def journal(self, experiment: Experiment) -> Path:
+        """Where finished runs are kept until the result is whole."""
+        return self.folder / f"{experiment.name}.runs.jsonl"
+
+    def begin(self, experiment: Experiment) -> None:
+        self.journal(experiment).write_text("", encoding="utf-8")
+
+    def add(self, experiment: Experiment, run: Run) -> None:
+        with self.journal(experiment).open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(run_to_json(run)) + "\n")
+
+    def finish(self, result: Result) -> Path:
+        """Write the result; its journal has served."""
+        file = result.write(self.folder)
+        self.journal(result.experiment).unlink()
+        return file
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result file's content; or that of the only one in a folder. Raises UserError."""
+    if path.is_dir():
+        files = sorted(path.glob("*.json"))
+        if len(files) != 1:
+            raise UserError(
+                f"holds {len(files)} result files", where=str(path), expected="the name of one of them"
+            )
+        path = files[0]
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except ValueError as error:
+        raise UserError(f"is not JSON: {error}", where=str(path)) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError("is not a result of ntlab", where=str(path), expected=f'"format": "{FORMAT}"')
+    return content
+
+
+def _signed(effect: Estimate, unit: str) -> str:
+    text = format_estimate(effect, unit)
+    return f"+{text}" if effect.mean > 0 else text

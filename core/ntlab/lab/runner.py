@@ -1,0 +1,264 @@
+"""Runs: one arm with one seed is one simulated machine, here or in another process.
+
+`simulate` is the only place where the laboratory meets the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
+from ntlab.lab.experiment import Arm, Experiment
+from ntlab.lab.options import Place, Setting, build
+from ntlab.lab.registry import installed
+
+if TYPE_CHECKING:
+    from ntlab.machine import Machine
+    from ntlab.topology import Tables
+
+Hooks = Literal["direct", "plain"]
+HOOKS: tuple[Hooks, ...] = ("direct", "plain")
+HOOKS_VARIABLE = "NTLAB_HOOKS"
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """One run to be made. `hardware` names the tables that are handed to the worker apart."""
+
+    experiment: str
+    arm: Arm
+    use: str
+    duration: int | None
+    seed: int
+    hooks: Hooks
+
+    @property
+    def hardware(self) -> str:
+        return self.arm.hardware
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """What one run gave. `digest` is that of its trace; `time` the simulated ns, `events` the events."""
+
+    experiment: str
+    arm: str
+    seed: int
+    digest: str
+    time: int
+    events: int
+    metrics: dict[str, float]
+    units: dict[str, str]
+    counters: dict[str, float]
+
+    def value(self, name: str) -> float:
+        """A metric, or a counter. Raises KeyError."""
+        return self.metrics[name] if name in self.metrics else self.counters[name]
+
+
+def jobs_of(experiment: Experiment, hooks: Hooks, arms: Sequence[str] | None = None) -> list[Job]:
+    """The runs of an experiment, of these arms or all; seeds are 1, 2, ..."""
+    return [
+        Job(
+            experiment=experiment.name,
+            arm=arm,
+            use=experiment.use,
+            duration=experiment.duration,
+            seed=seed,
+            hooks=hooks,
+        )
+        for arm in experiment.arms.values()
+        if arms is None or arm.name in arms
+        for seed in range(1, experiment.seeds + 1)
+    ]
+
+
+def simulate(job: Job, tables: Tables) -> Run:
+    """Make one run. Raises PluginError, naming plugin and hook, where a plugin raises."""
+    from ntlab.machine import Machine
+    from ntlab.tracing import Tracer
+
+    registry = installed()
+    plugins = [
+        build(registry.plugin(name).info.cls, _settings(options), Place(name))
+        for name, options in job.arm.plugins.items()
+    ]
+    workload = build(registry.workload(job.use).cls, _settings(job.arm.workload), Place(job.use))
+    tracer = Tracer()
+    machine: Machine | None = None
+    with _quiet_collector():
+        try:
+            # pluggy asks what was registered last first.
+            machine = Machine(tables, plugins[::-1], seed=job.seed, tracer=tracer, hooks=job.hooks)
+            machine.boot()
+            workload.start(machine)
+            gc.freeze()
+            machine.run(job.duration)
+            machine.stop()
+            metrics = list(workload.measure(machine))
+        except NtlabError:
+            raise
+        except Exception as error:
+            blamed = _blamed(error, machine)
+            if blamed is None:
+                raise
+            raise blamed from error
+    names = [metric.name for metric in metrics]
+    for metric in metrics:
+        if names.count(metric.name) > 1:
+            raise PluginError(
+                f"the workload {job.use!r} measured {metric.name!r} twice", plugin=job.use.partition(".")[0]
+            )
+        if not math.isfinite(metric.value):
+            raise PluginError(
+                f"the workload {job.use!r} measured {metric.name!r} as {metric.value}",
+                plugin=job.use.partition(".")[0],
+            )
+    return Run(
+        experiment=job.experiment,
+        arm=job.arm.name,
+        seed=job.seed,
+        digest=tracer.digest(),
+        time=machine.engine.now,
+        events=machine.engine.events,
+        metrics={metric.name: metric.value for metric in metrics},
+        units={metric.name: metric.unit for metric in metrics},
+        counters=machine.counters(),
+    )
+
+
+def execute(jobs: Sequence[Job], tables: Mapping[str, Tables], processes: int) -> Generator[Run]:
+    """Make all runs and give each as it is finished, in no particular order.
+
+    What a run gives does not depend on where and when it is made. With more than one process an interrupt
+    (Ctrl-C) ends the others at once.
+    """
+    processes = min(processes, len(jobs))
+    if processes <= 1:
+        for job in jobs:
+            yield simulate(job, tables[job.hardware])
+    else:
+        yield from _in_processes(jobs, tables, processes)
+
+
+def usable_processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hooks_mode(asked: str | None = None) -> Hooks:
+    """How hooks are called: as asked, else by the environment variable NTLAB_HOOKS, else directly."""
+    where = "" if asked is not None else HOOKS_VARIABLE
+    mode = asked if asked is not None else os.environ.get(HOOKS_VARIABLE) or "direct"
+    for known in HOOKS:
+        if mode == known:
+            return known
+    raise UnknownNameError("hook mode", mode, HOOKS, where=where)
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, Setting]:
+    return {name: Setting(value, Place(name)) for name, value in options.items()}
+
+
+@contextlib.contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Let the garbage collector look seldom, and not at the machine: it lives as long as the run does."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.set_threshold(100_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+
+
+def _blamed(error: Exception, machine: Machine | None) -> PluginError | None:
+    """The plugin, and its hook, that an exception came out of; None where it is none's."""
+    from ntlab.hooks import blame
+
+    at = traceback.extract_tb(error.__traceback__)
+    found = blame(error, machine.manager) if machine is not None else None
+    if found is None:
+        # Not in a hook of this machine: a workload, a program, an event, or a hook before boot was through.
+        folders = {plugin.folder: plugin for plugin in installed().plugins() if plugin.folder is not None}
+        for frame in reversed(at):
+            owner = next((folders[p] for p in Path(frame.filename).parents if p in folders), None)
+            if owner is not None:
+                found = owner.name, frame.name if frame.name in owner.hooks else ""
+                break
+    if found is None:
+        return None
+    plugin, hook = found
+    last = at[-1]
+    what = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+    return PluginError(what, plugin=plugin, hook=hook)
+
+
+# Processes
+
+
+_tables: Mapping[str, Tables] = {}
+"""The hardware, in a worker."""
+
+
+def _begin(tables: Mapping[str, Tables]) -> None:
+    global _tables
+    _tables = tables
+    # An interrupt from the keyboard reaches all processes; the first one tells the others what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _simulate(job: Job) -> Run:
+    return simulate(job, _tables[job.hardware])
+
+
+def _in_processes(jobs: Sequence[Job], tables: Mapping[str, Tables], processes: int) -> Iterator[Run]:
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+
+    # Spawned, not forked: the same on every system, and nothing of this process leaks into a run.
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(dict(tables),)
+    )
+    try:
+        with _interrupts_held_back():
+            futures = [pool.submit(_simulate, job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process died; is there too little memory for so many?", where="--jobs"
+        ) from None
+    except BaseException:
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C; this one sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

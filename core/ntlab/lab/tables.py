@@ -1,0 +1,95 @@
+"""Tables for people: as plain text, in a notebook, and (by `ntlab.cli`) on a terminal."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from ntlab.lab.statistics import Estimate
+from ntlab.quantities import format_duration, format_rate, format_size
+
+_FORMATS = {"ns": format_duration, "B": format_size, "B/s": format_rate}
+
+
+@attrs.frozen
+class Table:
+    """Text in rows and columns. A column whose heading ends in ">" is set to the right."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+
+    @property
+    def columns(self) -> list[tuple[str, bool]]:
+        """Each column's heading, and whether it is set to the right."""
+        return [(heading.removesuffix(">"), heading.endswith(">")) for heading in self.headings]
+
+    def text(self) -> str:
+        """Aligned by blanks, with a rule below the headings; ends in a line feed."""
+        columns = self.columns
+        grid = [[heading for heading, _ in columns], *self.rows]
+        widths = [max(len(row[at]) for row in grid) for at in range(len(columns))]
+        grid.insert(1, ["-" * width for width in widths])
+        lines = [self.title] if self.title else []
+        for row in grid:
+            cells = [
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, (_, right) in zip(row, widths, columns, strict=True)
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        head = "".join(f"<th>{html.escape(heading)}</th>" for heading, _ in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows
+        )
+        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class Report:
+    """What the laboratory's functions return: reads well, and gives plain data.
+
+    `tables()` is shown by `repr` and in a notebook; `to_json()` is plain data in the shape that the command
+    line prints; `columns()` is a dictionary of equally long lists, as any data frame takes it.
+    """
+
+    def tables(self) -> list[Table]:
+        raise NotImplementedError
+
+    def to_json(self) -> Any:
+        raise NotImplementedError
+
+    def columns(self) -> dict[str, list[Any]]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(table.text() for table in self.tables()).rstrip()
+
+    def _repr_html_(self) -> str:
+        return "".join(table.html() for table in self.tables())
+
+
+def as_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Rows as columns. What a row has not is None."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def format_value(value: float, unit: str) -> str:
+    """A measured value with its unit: "1.5 ms", "64 KiB", "0.25", "12 switches"."""
+    if unit in _FORMATS:
+        return _FORMATS[unit](value)
+    return f"{value:.5g}" if unit in ("1", "") else f"{value:.5g} {unit}"
+
+
+def format_estimate(estimate: Estimate, unit: str) -> str:
+    """Mean and interval: "0.25 [0.24, 0.26]"; the interval is left out where it is one point."""
+    mean = format_value(estimate.mean, unit)
+    if estimate.low == estimate.high:
+        return mean
+    return f"{mean} [{format_value(estimate.low, unit)}, {format_value(estimate.high, unit)}]"

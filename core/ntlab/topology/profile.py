@@ -78,25 +78,20 @@ class _Table:
         """Whole numbers as a list such as "0-3,8"."""
         if key not in self.values:
             return None
-        found = self._list(key, self.values[key])
+        found = self._list(key, self.text(key))
         if len(found) != size:
             raise TopologyError(f"{key} has {len(found)} numbers", where=self.where, expected=f"{size}")
         return found
 
-    def _list(self, key: str, value: object) -> list[int]:
-        if not isinstance(value, str):
-            self.fail(key, 'a list of processors such as "0-3,8"')
+    def _list(self, key: str, text: str) -> list[int]:
         try:
-            return parse_list(value)
+            return parse_list(text)
         except ValueError as error:
             raise TopologyError(f"{key}: {error}", where=self.where) from None
 
     def masks(self, key: str) -> list[int]:
-        """A bit mask for each list of processors."""
-        value = self.values.get(key, [])
-        if not isinstance(value, list):
-            self.fail(key, 'a list such as ["0-3", "4-7"]')
-        return [as_mask(self._list(key, item)) for item in value]
+        """A bit mask for each set of a text such as "0-3 4-7"; "-" is the empty set."""
+        return [0 if word == "-" else as_mask(self._list(key, word)) for word in self.text(key, "").split()]
 
     def matrix(self, key: str) -> list[list[int]] | None:
         """A row is one text of whole numbers, which keeps a matrix of 64 nodes at 64 lines."""
@@ -264,33 +259,31 @@ def _select(topology: Topology, word: object, where: str) -> list[str]:
 
 
 def _ends(topology: Topology, link: _Table) -> list[tuple[str, str]]:
-    """Pairs as listed; or for two words (kinds, names of buses) each pair of the same, or each of the first with
-    the one of the second that is around it: a node with its quad's crossbar."""
+    """The pairs that texts of two words mean. The same word twice is every pair of those; else each of the
+    first is linked to the one of the second, or to the one that is around it: a node to its quad's
+    crossbar."""
     value = link.values.get("between")
     where = f"{link.where}: between"
-    if not isinstance(value, list) or not value:
-        link.fail(
-            "between", 'two words such as ["node", "crossbar"], or pairs such as [["node:0", "node:1"]]'
-        )
-    pairs = value if isinstance(value[0], list) else [value]
-    if any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
-        link.fail("between", "pairs")
+    if not isinstance(value, list) or not all(
+        isinstance(text, str) and len(text.split()) == 2 for text in value
+    ):
+        link.fail("between", 'texts of two words, such as ["node:0 node:1"] or ["node crossbar"]')
     parents = topology.parents()
     found = []
-    for first, second in pairs:
+    for first, second in (text.split() for text in value):
         ones, others = _select(topology, first, where), _select(topology, second, where)
-        if ones == others:
+        if first == second:
             found += [(a, b) for i, a in enumerate(ones) for b in ones[i + 1 :]]
-        elif len(ones) == len(others) == 1:
-            found.append((ones[0], others[0]))
+        elif len(others) == 1:
+            found += [(vertex, others[0]) for vertex in ones]
         else:
             homes = {parents[vertex]: vertex for vertex in others}
             for vertex in ones:
                 around = parents[vertex]
-                while around not in homes:
-                    if around == MACHINE:
-                        link.fail("between", f"a {second} around every {first}")
+                while around not in homes and around != MACHINE:
                     around = parents[around]
+                if around not in homes:
+                    link.fail("between", f"a {second} around every {first}")
                 found.append((vertex, homes[around]))
     return found
 
@@ -320,9 +313,6 @@ def write(topology: Topology) -> str:
     names = {vertex: f"{kind}:{i}" for kind, vertices in kept.items() for i, vertex in enumerate(vertices)}
     names[MACHINE] = MACHINE
 
-    def attributes(kind: str, name: str) -> list[Any]:
-        return [graph.nodes[vertex].get(name) for vertex in kept[kind]]
-
     def at(vertex: str) -> str:
         container = parents[vertex]
         while container not in names:
@@ -332,25 +322,31 @@ def write(topology: Topology) -> str:
     layout: dict[str, Any] = {"processors": tables.processors}
     for key, kind in _KIND.items():
         if kept[kind]:
-            layout[key] = [format_list(members(mask[vertex])) for vertex in kept[kind]]
+            layout[key] = _sets(mask[vertex] for vertex in kept[kind])
     supply = [
         [graph.nodes[m] for m in topology.vertices("memory") if parents[m] == node] for node in kept["node"]
     ]
     latencies = [next((m["latency_ns"] for m in parts if m.get("latency_ns")), None) for parts in supply]
     rates = [sum(m.get("bandwidth") or 0 for m in parts) or None for parts in supply]
+    speeds = [graph.nodes[vertex].get("speed_mhz") for vertex in topology.vertices("processor")]
+    group_names = [graph.nodes[vertex].get("name") for vertex in kept["group"]]
     matrices = {"distances": topology.distances, "latency_ns": topology.latency_ns}
-    classes: dict[tuple[int, str, int, int], list[str]] = {}
+    caches: dict[tuple[int, str, int, int], list[int]] = {}
     for cache in tables.caches:
-        classes.setdefault(cache[:4], []).append(format_list(members(cache.processors)))
+        caches.setdefault(cache[:4], []).append(cache.processors)
+    links: dict[tuple[int, int], list[str]] = {}
+    for link in tables.links:
+        pair = " ".join(names[end] for end in link.ends)
+        links.setdefault((link.latency, link.bandwidth), []).append(pair)
     document: dict[str, Any] = {
         "name": topology.name,
         "source": topology.source,
         "layout": layout,
         "processor": {
             "os_index": format_list(tables.os_index),
-            **_column("speed_mhz", list(tables.speed), DEFAULT_SPEED, int),
+            **_column("speed_mhz", speeds, DEFAULT_SPEED, int),
         },
-        "group": _column("name", attributes("group", "name"), "", str),
+        "group": _column("name", [name or None for name in group_names], "", str),
         "node": {
             "os_index": format_list(tables.node_os_index),
             **_column("memory", list(tables.node_memory), None, _size),
@@ -363,8 +359,14 @@ def write(topology: Topology) -> str:
             if matrix is not None
         },
         "cache": [
-            {"level": level, "type": type, "size": _size(size), "line": _size(line), "processors": sharing}
-            for (level, type, size, line), sharing in classes.items()
+            {
+                "level": level,
+                "type": type,
+                "size": _size(size),
+                "line": _size(line),
+                "processors": _sets(shared),
+            }
+            for (level, type, size, line), shared in caches.items()
         ],
         "bus": [{"at": at(bus)} | _stated(graph.nodes[bus], "name", "bandwidth") for bus in kept["bus"]],
         "device": [
@@ -372,23 +374,18 @@ def write(topology: Topology) -> str:
             for device in kept["device"]
         ],
         "link": [
-            {
-                "between": [[names[end] for end in link.ends]],
-                "latency": f"{link.latency} ns",
-                "bandwidth": _rate(link.bandwidth),
-            }
-            for link in tables.links
+            {"between": pairs, "latency": f"{latency} ns", "bandwidth": _rate(bandwidth)}
+            for (latency, bandwidth), pairs in links.items()
         ],
     }
     return tomli_w.dumps({key: value for key, value in document.items() if value})
 
 
 def _column(name: str, values: list[Any], default: Any, form: Callable[[Any], object]) -> dict[str, object]:
-    """One value if all are the same, nothing if all are unstated or the default, else a list with the gaps
-    filled."""
-    filled = [default if value is None else value for value in values]
-    if all(value == default for value in filled):
+    """Nothing if no value is stated, one value if all are the same, else a list with the gaps filled."""
+    if all(value is None for value in values):
         return {}
+    filled = [default if value is None else value for value in values]
     if all(value == filled[0] for value in filled):
         return {name: form(filled[0])}
     return {name: [form(value) for value in filled]}
@@ -397,6 +394,10 @@ def _column(name: str, values: list[Any], default: Any, form: Callable[[Any], ob
 def _stated(attributes: dict[str, Any], *names: str) -> dict[str, object]:
     found = {name: attributes[name] for name in names if attributes.get(name)}
     return found | {"bandwidth": _rate(found["bandwidth"])} if "bandwidth" in found else found
+
+
+def _sets(masks: Iterable[int]) -> str:
+    return " ".join(format_list(members(mask)) or "-" for mask in masks)
 
 
 def _size(size: int) -> str:

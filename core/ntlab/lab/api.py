@@ -408,7 +408,9 @@ def _describe_plugin(plugin: InstalledPlugin) -> dict[str, Any]:
         "after": list(info.after),
         "before": list(info.before),
         "workloads": [_describe_workload(workload) for workload in plugin.workloads.values()],
-        "experiments": [file.stem for file in plugin.experiment_files],
+        "experiments": [
+            name for name, (owner, _) in installed().experiment_files.items() if owner == plugin.name
+        ],
         "distribution": plugin.distribution,
         "version": plugin.version,
     }

@@ -84,10 +84,6 @@ class InstalledPlugin:
             folder = folder / part
         return folder
 
-    @property
-    def experiment_files(self) -> list[Path]:
-        """The experiments the plugin ships."""
-        return sorted((self.folder / "experiments").glob("*.toml")) if self.folder is not None else []
 
 
 @attrs.frozen(slots=False)
@@ -121,19 +117,30 @@ class Registry:
 
     @cached_property
     def experiment_files(self) -> dict[str, tuple[str, Path]]:
-        """Every shipped experiment's name, with the plugin that ships it and its file."""
-        found: dict[str, tuple[str, Path]] = {}
+        """Every shipped experiment's name, with the plugin that ships it and its file.
+
+        Where a package holds several plugins, the one whose workload an experiment uses ships it.
+        """
+        packages: dict[Path, list[str]] = {}
         for plugin in self.plugins():
-            for file in plugin.experiment_files:
-                name = read_toml(file).get("name")
+            if plugin.folder is not None:
+                packages.setdefault(plugin.folder, []).append(plugin.name)
+        found: dict[str, tuple[str, Path]] = {}
+        for folder, plugins in packages.items():
+            for file in sorted((folder / "experiments").glob("*.toml")):
+                content = read_toml(file)
+                name, workload = content.get("name"), content.get("workload")
                 if not isinstance(name, str):
                     raise UserError("the key 'name' is missing or no text", where=str(file))
+                use = str(workload.get("use")) if isinstance(workload, dict) else ""
+                owner = use.partition(".")[0]
+                plugin_name = owner if owner in plugins else plugins[0]
                 if name in found:
                     raise PluginError(
                         f"ships an experiment {name!r}, which plugin {found[name][0]!r} ships too",
-                        plugin=plugin.name,
+                        plugin=plugin_name,
                     )
-                found[name] = (plugin.name, file)
+                found[name] = (plugin_name, file)
         return found
 
     def preset(self, release: str, where: str = "") -> list[str]:

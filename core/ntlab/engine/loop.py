@@ -4,35 +4,45 @@ Events are ordered by (time, class, sequence). Sequence is the order of scheduli
 class at one instant happen in the order in which they were asked for. The class exists for the few cases
 where that is not enough: hardware comes before software, and reports come after both.
 
-An event is a list ``[time, order, action, argument]``. The loop calls ``action(argument)``. If that returns
-an integer, the same event happens again so many nanoseconds later: a periodic activity is a function that
-returns its period. A generator's ``send`` is such a function, so a process is just ``at(t, process.send)``;
-its end (StopIteration) ends the event.
+An event is a list ``[key, action, argument]``; the key is time and class in one integer. The loop calls
+``action(argument)``. If that returns an integer, the same event happens again so many nanoseconds later: a
+periodic activity is a function that returns its period. A generator's ``send`` is such a function, so a
+process is just ``at(t, process.send)``; its end (StopIteration) ends the event.
+
+The queue is a heap of keys and a dictionary from each key to its event, or to a `_Bucket` of them in the
+order of scheduling. Kernels do much at the same instant (clock ticks, equal quanta), and then the heap is
+touched once for all of it: several times faster than a heap of events, and never slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
 from types import GeneratorType
 from typing import Any
 
 from ntlab.errors import SimulationError
 
 Event = list[Any]
-"""A scheduled event: [time in ns, order, action or None when cancelled, argument]."""
+"""A scheduled event: [key, action (None when cancelled), argument]."""
 
 FOREVER = 1 << 62
 """A time that is never reached (146 years in nanoseconds)."""
 
-_CLASS = 1 << 52
 INTERRUPT = 0
 """Class of hardware events: first at their instant."""
-NORMAL = _CLASS
+NORMAL = 1
 """Class of everything else."""
-REPORT = 2 * _CLASS
+REPORT = 2
 """Class of measurements: they see an instant when all else at it is done."""
-_END = 3 * _CLASS
+_END = 3
+_CLASS_BITS = 2
+
+
+class _Bucket(list[Event]):
+    """The events of one key, where there are several."""
+
+    __slots__ = ()
 
 
 class _Stop(Exception):
@@ -50,7 +60,7 @@ class Engine:
     called every few ten thousand events, between two events: the tracer empties its buffer there.
     """
 
-    __slots__ = ("_cancelled", "_queue", "_running", "_sequence", "events", "idle_work", "now")
+    __slots__ = ("_cancelled", "_events", "_keys", "_live", "_running", "events", "idle_work", "now")
 
     BATCH = 1 << 15
 
@@ -58,9 +68,10 @@ class Engine:
         self.now = 0
         self.events = 0
         self.idle_work: Callable[[], None] | None = None
-        self._queue: list[Event] = []
-        self._sequence = 0
+        self._keys: list[int] = []
+        self._events: dict[int, Event] = {}
         self._cancelled = 0
+        self._live = 0
         self._running = False
 
     def at(
@@ -69,9 +80,8 @@ class Engine:
         """Schedule `action(argument)` at `time` (ns, not in the past). Returns the event, for `cancel`."""
         if time < self.now:
             raise SimulationError(f"event scheduled at {time} ns, in the past of {self.now} ns")
-        self._sequence = sequence = self._sequence + 1
-        event = [time, order + sequence, action, argument]
-        heappush(self._queue, event)
+        event = [time << _CLASS_BITS | order, action, argument]
+        self._insert(event)
         return event
 
     def after(
@@ -80,83 +90,146 @@ class Engine:
         """Schedule `action(argument)` in `delay` ns (not negative)."""
         if delay < 0:
             raise SimulationError(f"event scheduled {-delay} ns in the past")
-        self._sequence = sequence = self._sequence + 1
-        event = [self.now + delay, order + sequence, action, argument]
-        heappush(self._queue, event)
+        event = [self.now + delay << _CLASS_BITS | order, action, argument]
+        self._insert(event)
         return event
+
+    def _insert(self, event: Event) -> None:
+        key = event[0]
+        found = self._events.setdefault(key, event)
+        if found is event:
+            heappush(self._keys, key)
+        elif found.__class__ is list:
+            self._events[key] = _Bucket((found, event))
+        else:
+            found.append(event)
 
     def cancel(self, event: Event) -> None:
         """Make `event` not happen. Cancelling twice, or after it happened, is harmless."""
-        if event[2] is None:
+        if event[1] is None:
             return
-        event[2] = event[3] = None
-        # A cancelled event stays in the queue until its time. Swept when most of the queue is dead.
-        self._cancelled = cancelled = self._cancelled + 1
-        if cancelled > 512 and cancelled * 2 > len(self._queue):
-            self._queue[:] = [kept for kept in self._queue if kept[2] is not None]
-            heapify(self._queue)
-            self._cancelled = 0
+        event[1] = event[2] = None
+        # A cancelled event stays in the queue until its time, or until there are as many dead as live ones.
+        self._cancelled += 1
+        if self._cancelled > 512 and self._cancelled > self._live:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        live = [event for event in self._in_order() if event[1] is not None]
+        self._keys.clear()
+        self._events.clear()
+        for event in live:
+            self._insert(event)
+        self._live = len(live)
+        self._cancelled = 0
+
+    def _in_order(self) -> Iterator[Event]:
+        for key in sorted(self._keys):
+            found = self._events[key]
+            if found.__class__ is list:
+                yield found
+            else:
+                yield from found
 
     @property
     def pending(self) -> int:
         """How many events are scheduled and not cancelled."""
-        return sum(1 for event in self._queue if event[2] is not None)
+        return sum(1 for event in self._in_order() if event[1] is not None)
 
     def next_time(self) -> int | None:
         """When the next event happens, or None."""
-        queue = self._queue
-        while queue and queue[0][2] is None:
-            heappop(queue)
-        return queue[0][0] if queue else None
+        for event in self._in_order():
+            if event[1] is not None:
+                time: int = event[0] >> _CLASS_BITS
+                return time
+        return None
 
     def run(self, until: int | None = None) -> int:
         """Let events happen up to and including `until` ns (or until there are none). Returns `now`.
 
         Afterwards `now` is `until`, if that was given. An action's exception leaves the engine at the
-        instant of that action.
+        instant of that action, with all other events in place.
         """
         if self._running:
             raise SimulationError("the engine is already running: an action may not call run()")
-        if until is not None and until < self.now:
-            raise SimulationError(f"cannot run until {until} ns, in the past of {self.now} ns")
-        end: Event = [FOREVER if until is None else until, _END, _stop, None]
-        queue = self._queue
-        heappush(queue, end)
-        pop, push, batch = heappop, heappush, range(self.BATCH)
-        idle_work = self.idle_work
-        done = 0
+        end: Event | None = None
+        if until is not None:
+            if until < self.now:
+                raise SimulationError(f"cannot run until {until} ns, in the past of {self.now} ns")
+            end = self.at(until, _stop, None, _END)
         self._running = True
+        idle_work = self.idle_work
         try:
-            while True:
-                for done in batch:  # noqa: B007  (counts events, also when an action raises)
-                    event = pop(queue)
-                    action = event[2]
+            while self._run_batch():
+                if idle_work is not None:
+                    idle_work()
+        except _Stop:
+            pass
+        finally:
+            if end is not None:
+                self.cancel(end)
+            self._running = False
+        if idle_work is not None:
+            idle_work()
+        return self.now
+
+    def _run_batch(self) -> bool:
+        """Let some thousand events happen. Returns whether there are more."""
+        keys, events = self._keys, self._events
+        pop, push, take, put = heappop, heappush, events.pop, events.setdefault
+        done = 0
+        key = 0
+        bucket: Iterator[Event] = iter(())
+        try:
+            while done < self.BATCH:
+                if not keys:
+                    return False
+                key = pop(keys)
+                found = take(key)
+                self.now = key >> _CLASS_BITS
+                bucket = iter((found,) if found.__class__ is list else found)
+                for event in bucket:
+                    action = event[1]
                     if action is None:
                         continue
-                    self.now = event[0]
+                    done += 1
                     try:
-                        delay = action(event[3])
+                        delay = action(event[2])
                     except StopIteration:
                         if type(getattr(action, "__self__", None)) is not GeneratorType:
                             raise
                         continue  # a process has ended
-                    if delay is not None and event[2] is not None:
-                        self._sequence = sequence = self._sequence + 1
-                        event[0] += delay
-                        event[1] = NORMAL + sequence
-                        push(queue, event)
-                self.events += self.BATCH
-                if idle_work is not None:
-                    idle_work()
-        except _Stop:
-            self.now = self.now if until is None else until
+                    if delay is not None and event[1] is not None:
+                        event[0] = again = self.now + delay << _CLASS_BITS | NORMAL
+                        other = put(again, event)
+                        if other is event:
+                            push(keys, again)
+                        elif other.__class__ is list:
+                            events[again] = _Bucket((other, event))
+                        else:
+                            other.append(event)
+                    if keys and keys[0] < key:
+                        break  # something more urgent at this very instant
+                else:
+                    continue
+                self._put_back(key, bucket)
+            return True
         except BaseException:
-            queue[:] = [kept for kept in queue if kept is not end]
-            heapify(queue)
+            self._put_back(key, bucket)
             raise
         finally:
-            self._running = False
             self.events += done
-        if idle_work is not None:
-            idle_work()
-        return self.now
+
+    def _put_back(self, key: int, rest: Iterator[Event]) -> None:
+        """Return to the queue what of a bucket has not happened, before what has come to its key since."""
+        waiting = _Bucket(rest)
+        if not waiting:
+            return
+        found = self._events.get(key)
+        if found is None:
+            heappush(self._keys, key)
+        elif found.__class__ is list:
+            waiting.append(found)
+        else:
+            waiting.extend(found)
+        self._events[key] = waiting

@@ -17,7 +17,7 @@ from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.processors import NOMINAL, PRIORITIES, Processor, ReadyQueue
-from ntlab.machine.threads import HELD, READY, RUNNING, TERMINATED, WAITING, Thread
+from ntlab.machine.threads import HELD, READY, RUNNING, TERMINATED, WAITING, Compute, Thread
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -38,21 +38,27 @@ STEPS_AT_ONE_INSTANT = 1_000_000
 
 
 class Scheduler:
-    """Runs the threads of one machine on its processors."""
+    """Runs the threads of one machine on its processors.
+
+    `idle_mask` has a bit for each idle processor; `running[p]` one for each that runs priority p, and
+    `running_summary` one for each priority that is run; `waiting_queues` counts ready queues that are not
+    empty.
+    """
 
     def __init__(self, machine: Machine, nodes: list[int], policy: SchedulerPolicy) -> None:
         self.machine = machine
         self.engine = machine.engine
         self.policy = policy
-        shared = ReadyQueue() if policy.ready_queues == "shared" else None
+        self._shared = policy.ready_queues == "shared"
+        shared = ReadyQueue()
         self.processors = [
-            Processor(i, node, shared if shared is not None else ReadyQueue()) for i, node in enumerate(nodes)
+            Processor(i, node, shared if self._shared else ReadyQueue()) for i, node in enumerate(nodes)
         ]
         self.all_mask = (1 << len(self.processors)) - 1
         self.idle_mask = self.all_mask
-        self.ready_count = 0  # threads in ready queues
-        self.running = [0] * PRIORITIES  # for each priority, the processors that run it
-        self.running_summary = 0  # for each priority, whether there are any
+        self.waiting_queues = 0
+        self.running = [0] * PRIORITIES
+        self.running_summary = 0
         self._quantum = policy.quantum
         self._tick = policy.tick
         self._refresh = policy.fresh_quantum_after_wait
@@ -69,12 +75,26 @@ class Scheduler:
         self._on_ready = hooks.thread_ready
         self._on_charge = hooks.thread_charged
         self._on_switch = hooks.context_switched
-        self._plain = not self._by_tick and self._on_charge is None  # nothing else to account for
         tracer = machine.tracer
         self._trace_switch = tracer.emitter(CSWITCH)
         self._trace_ready = tracer.emitter(READY_THREAD)
         self._trace_start = tracer.emitter(THREAD_START)
         self._trace_end = tracer.emitter(THREAD_END)
+        # What the hot path need not look at: each saves a test or a call in every dispatch.
+        self._noted = self._trace_switch is not None or self._on_switch is not None
+        self._plain_account = not self._by_tick and self._on_charge is None
+        self._plain_stretch = self._exact and self._run_limit is None
+        self._selective = self._run_limit is not None  # whether the first ready thread may be refused
+
+    @property
+    def ready_count(self) -> int:
+        """How many threads are in ready queues."""
+        return sum(1 for _ in self.ready_threads())
+
+    def ready_threads(self) -> Iterator[Thread]:
+        """All threads in ready queues, processor by processor, highest priority first."""
+        for processor in self.processors[:1] if self._shared else self.processors:
+            yield from processor.queue
 
     # -- threads come and go -------------------------------------------------------------------------
 
@@ -83,6 +103,8 @@ class Scheduler:
         if self._trace_start is not None:
             name = self.machine.tracer.text(thread.name)
             self._trace_start((self.engine.now, THREAD_START.id, thread.id, thread.process.id, name))
+        if self._shared and thread.affinity != self.all_mask:
+            self._selective = True
         thread.quantum_left = self._quantum
         self._make_ready(thread)
 
@@ -130,78 +152,79 @@ class Scheduler:
         thread.state = READY
         idle = self.idle_mask & thread.affinity
         if idle:
-            if self._choose_processor is not None and (index := self._choose_processor(thread, idle)) is not None:
-                if not idle >> index & 1:
-                    raise SimulationError(f"choose_processor gave {index}, which is not among the idle {idle:#x}")
-            else:
-                index = (idle & -idle).bit_length() - 1
-            processor = self.processors[index]
-            if self._run_limit is None or thread.raised or self._limit(thread, processor):
-                self._switch(processor, None, thread)
-                self._plan(processor)
+            self._start_on_idle(thread, idle)
             return
         if self._choose_busy is not None and (index := self._choose_busy(thread)) is not None:
             processor = self.processors[index]
             if not processor.bit & thread.affinity:
                 raise SimulationError(f"choose_busy_processor gave {index}, which {thread!r} may not run on")
         else:
-            summary = self.running_summary
-            lowest = (summary & -summary).bit_length() - 1
-            if lowest >= thread.priority:
-                # Nobody to preempt; with one shared queue any allowed processor will do.
-                self._enqueue(self.processors[(thread.affinity & -thread.affinity).bit_length() - 1], thread)
-                return
-            processor = self._lowest_running(thread.affinity)
+            processor = self._lowest_running(thread)
+        queue = processor.queue
+        priority = thread.priority
+        thread.processor = processor
+        if not queue.summary:
+            self.waiting_queues += 1
+        queue.levels[priority].append(thread)
+        queue.summary |= 1 << priority
         running = processor.thread
-        if running is None or running.priority >= thread.priority:
-            self._enqueue(processor, thread)
-        elif processor.stepping or running.raised:
-            self._enqueue(processor, thread)
-            processor.preempt_pending = True
-        else:
-            self._preempt(processor, running)
-            if self._run_limit is None or thread.raised or self._limit(thread, processor):
-                self._switch(processor, running, thread)
+        if running is not None and running.priority < priority:
+            if processor.stepping or running.raised:
+                processor.preempt_pending = True
             else:
-                self._run_next(processor, running)
+                self._preempt(processor, running)
+
+    def _start_on_idle(self, thread: Thread, idle: int) -> None:
+        if self._choose_processor is not None and (index := self._choose_processor(thread, idle)) is not None:
+            if not idle >> index & 1:
+                raise SimulationError(f"choose_processor gave {index}, which is not among the idle {idle:#x}")
+        else:
+            index = (idle & -idle).bit_length() - 1
+        processor = self.processors[index]
+        if self._run_limit is None or thread.raised or self._limit(thread, processor):
+            self._leave_idle(processor, thread)
             self._plan(processor)
 
-    def _lowest_running(self, affinity: int) -> Processor:
+    def _lowest_running(self, thread: Thread) -> Processor:
         """The allowed processor that runs the lowest priority. All allowed ones are busy."""
-        for mask in self.running:
-            mask &= affinity
+        affinity = thread.affinity
+        summary = self.running_summary
+        while summary:
+            lowest = summary & -summary
+            mask = self.running[lowest.bit_length() - 1] & affinity
             if mask:
                 return self.processors[(mask & -mask).bit_length() - 1]
+            summary ^= lowest
         raise SimulationError(f"no processor of {affinity:#x} is running anything")
 
-    def _enqueue(self, processor: Processor, thread: Thread) -> None:
-        processor.queue.append(thread)
-        thread.processor = processor
-        self.ready_count += 1
-
     def _preempt(self, processor: Processor, thread: Thread) -> None:
-        """Stop the running thread and queue it at the head of its priority; it keeps the rest of its turn."""
+        """Put the running thread at the head of its priority, with the rest of its turn; run the best one."""
         self._pause(processor, thread)
-        thread.state = READY
-        processor.queue.append_left(thread)
-        self.ready_count += 1
+        self._requeue(processor, thread)
+        self._run_next(processor, thread)
+        self._plan(processor)
 
-    def ready_threads(self) -> Iterator[Thread]:
-        """All threads in ready queues, processor by processor, highest priority first."""
-        seen = set()
-        for processor in self.processors:
-            if id(processor.queue) not in seen:
-                seen.add(id(processor.queue))
-                yield from processor.queue
+    def _requeue(self, processor: Processor, thread: Thread) -> None:
+        thread.state = READY
+        queue = processor.queue
+        if not queue.summary:
+            self.waiting_queues += 1
+        queue.append_left(thread)
+
+    def _withdraw(self, thread: Thread) -> None:
+        """Take a thread out of the ready queue that it is in."""
+        assert thread.processor is not None
+        queue = thread.processor.queue
+        queue.remove(thread)
+        if not queue.summary:
+            self.waiting_queues -= 1
 
     def set_priority(self, thread: Thread, priority: int) -> None:
         """Change a thread's current priority, wherever it is."""
         if priority == thread.priority:
             return
-        if thread.state == READY and thread.processor is not None:
-            queue = thread.processor.queue
-            queue.remove(thread)
-            self.ready_count -= 1
+        if thread.state == READY:
+            self._withdraw(thread)
             thread.priority = priority
             self._place(thread)
         elif thread.state == RUNNING and thread.processor is not None:
@@ -217,8 +240,8 @@ class Scheduler:
         """A processor's running priority goes from `old` to `new`; -1 is idle."""
         running = self.running
         if old >= 0:
-            running[old] ^= bit
-            if not running[old]:
+            running[old] = mask = running[old] ^ bit
+            if not mask:
                 self.running_summary ^= 1 << old
         if new >= 0:
             running[new] |= bit
@@ -226,98 +249,104 @@ class Scheduler:
 
     # -- a processor goes from one thread to another ---------------------------------------------------
 
-    def _switch(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
-        """Exchange the running thread; None is the idle one. Whoever calls this plans what follows."""
+    def _leave_idle(self, processor: Processor, new: Thread) -> None:
+        """Go from the idle thread to `new`. Whoever calls this plans what follows."""
         now = self.engine.now
-        bit = processor.bit
+        self.idle_mask ^= processor.bit
+        self._running_priority(processor.bit, -1, new.priority)
+        processor.busy_since = processor.since = processor.ticked = now
         processor.thread = new
         processor.context_switches += 1
-        processor.since = now
-        if new is None:
-            self.idle_mask |= bit
-            if old is not None:
-                self._running_priority(bit, old.priority, -1)
-                processor.busy_time += now - processor.busy_since
-        else:
-            new.state = RUNNING
-            new.processor = processor
-            new.last = processor.index
-            if old is None:
-                self.idle_mask ^= bit
-                self._running_priority(bit, -1, new.priority)
-                processor.busy_since = now
-            else:
-                if old.priority != new.priority:
-                    self._running_priority(bit, old.priority, new.priority)
-                processor.since += self._switch_cost
-            processor.ticked = processor.since
-        if self._trace_switch is not None:
-            if new is None:
-                new_tid, new_priority, ready = IDLE_TID, 0, now
-            else:
-                new_tid, new_priority, ready = new.id, new.priority, new.ready_since
-            if old is None:
-                self._trace_switch(
-                    (now, CSWITCH.id, processor.index, new_tid, IDLE_TID, new_priority, 0, 0, 0, ready)
-                )
-            else:
-                self._trace_switch(
-                    (now, CSWITCH.id, processor.index, new_tid, old.id, new_priority,
-                     old.priority, old.state, old.wait_reason, ready)
-                )  # fmt: skip
-        if self._on_switch is not None:
-            self._on_switch(processor, old, new)
-        if new is None and processor.virtual is not None:
-            processor.virtual.halt()
+        new.state = RUNNING
+        new.processor = processor
+        new.last = processor.index
+        if self._noted:
+            self._note_switch(processor, None, new)
 
-    def _run_next(self, processor: Processor, old: Thread | None) -> None:
-        """The processor's thread `old` has stopped running: switch to the next one, or go idle."""
+    def _run_next(self, processor: Processor, old: Thread) -> None:
+        """The thread `old` has stopped running: go to the next one. Whoever calls this plans what follows."""
         queue = processor.queue
         while summary := queue.summary:
             priority = summary.bit_length() - 1
             level = queue.levels[priority]
-            thread = level.popleft()
+            new = level.popleft()
             if not level:
-                queue.summary = summary ^ 1 << priority
-            self.ready_count -= 1
-            if not processor.bit & thread.affinity:  # a shared queue, and a thread not allowed here
-                allowed = self._next_allowed(processor, thread)
-                if allowed is None:
-                    break
-                thread = allowed
-            if self._run_limit is None or thread.raised or self._limit(thread, processor):
-                self._run(processor, old, thread)
-                return
+                queue.summary = summary = summary ^ 1 << priority
+                if not summary:
+                    self.waiting_queues -= 1
+            if self._selective:
+                if not processor.bit & new.affinity:  # a shared queue, and a thread not allowed here
+                    allowed = self._next_allowed(processor, new)
+                    if allowed is None:
+                        break
+                    new = allowed
+                if self._run_limit is not None and not new.raised and not self._limit(new, processor):
+                    continue
+            self._exchange(processor, old, new)
+            return
         if self._choose_thread is not None:
             chosen = self._choose_thread(processor)
             if chosen is not None:
-                if chosen.state == READY and chosen.processor is not None:
-                    chosen.processor.queue.remove(chosen)
-                    self.ready_count -= 1
+                if chosen.state == READY:
+                    self._withdraw(chosen)
                 elif chosen.state != HELD:
                     raise SimulationError(f"choose_thread gave {chosen!r}, which is not ready")
-                self._run(processor, old, chosen)
+                self._exchange(processor, old, chosen)
                 return
-        if old is not None:
-            self._switch(processor, old, None)
+        processor.thread = None
+        processor.context_switches += 1
+        self.idle_mask |= processor.bit
+        self._running_priority(processor.bit, old.priority, -1)
+        processor.busy_time += self.engine.now - processor.busy_since
+        if self._noted:
+            self._note_switch(processor, old, None)
+        if processor.virtual is not None:
+            processor.virtual.halt()
 
-    def _run(self, processor: Processor, old: Thread | None, new: Thread) -> None:
-        if new is not old:
-            self._switch(processor, old, new)
-        else:
-            new.state = RUNNING
-            new.processor = processor
+    def _exchange(self, processor: Processor, old: Thread, new: Thread) -> None:
+        """Go from one thread to another, or on with the same."""
+        new.state = RUNNING
+        new.processor = processor
+        if new is old:
             processor.since = processor.ticked = self.engine.now
+            return
+        processor.since = processor.ticked = self.engine.now + self._switch_cost
+        new.last = processor.index
+        processor.thread = new
+        processor.context_switches += 1
+        if old.priority != new.priority:
+            self._running_priority(processor.bit, old.priority, new.priority)
+        if self._noted:
+            self._note_switch(processor, old, new)
+
+    def _note_switch(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
+        if self._trace_switch is not None:
+            now = self.engine.now
+            if new is None:
+                assert old is not None
+                self._trace_switch(
+                    (now, CSWITCH.id, processor.index, IDLE_TID, old.id, 0,
+                     old.priority, old.state, old.wait_reason, now)
+                )  # fmt: skip
+            elif old is None:
+                self._trace_switch(
+                    (now, CSWITCH.id, processor.index, new.id, IDLE_TID, new.priority, 0, 0, 0, new.ready_since)
+                )
+            else:
+                self._trace_switch(
+                    (now, CSWITCH.id, processor.index, new.id, old.id, new.priority,
+                     old.priority, old.state, old.wait_reason, new.ready_since)
+                )  # fmt: skip
+        if self._on_switch is not None:
+            self._on_switch(processor, old, new)
 
     def _next_allowed(self, processor: Processor, refused: Thread) -> Thread | None:
         """Put `refused` back at the head and take the first thread that may run here, or None."""
-        queue = processor.queue
-        queue.append_left(refused)
-        self.ready_count += 1
-        for thread in queue:
+        self._requeue(processor, refused)
+        for thread in processor.queue:
             if processor.bit & thread.affinity:
-                queue.remove(thread)
-                self.ready_count -= 1
+                thread.processor = processor
+                self._withdraw(thread)
                 return thread
         return None
 
@@ -411,7 +440,7 @@ class Scheduler:
         now = self.engine.now
         event = processor.plan
         processor.stepping = True
-        if self._plain and processor.speed == NOMINAL:
+        if self._plain_account and processor.speed == NOMINAL:
             ran = now - processor.since
             processor.since = now
             thread.run_time += ran
@@ -422,17 +451,17 @@ class Scheduler:
         if thread.remaining:
             if not thread.raised:
                 self._turn_over(processor, thread)
+                thread = processor.thread
         elif thread.spinning is not None:
             thread.remaining = self.machine.locks.still_spinning(thread)
         steps = 0
-        while (thread := processor.thread) is not None:
+        while thread is not None:
             if processor.preempt_pending and not thread.raised:
                 processor.preempt_pending = False
                 if processor.queue.summary >> (thread.priority + 1):
-                    thread.state = READY
-                    processor.queue.append_left(thread)
-                    self.ready_count += 1
+                    self._requeue(processor, thread)
                     self._run_next(processor, thread)
+                    thread = processor.thread
                     continue
             if thread.remaining or processor.since > now:
                 break
@@ -445,32 +474,45 @@ class Scheduler:
             result = thread.result
             try:
                 if result is None:
-                    work = next(thread.program).perform(thread)
+                    request = next(thread.program)
                 else:
                     thread.result = None
-                    work = thread.program.send(result).perform(thread)  # type: ignore[attr-defined]
+                    request = thread.program.send(result)  # type: ignore[attr-defined]
             except StopIteration:
                 thread.state = TERMINATED
-                thread.processor = None
                 self._ended(thread)
-                self._run_next(processor, thread)
-                continue
-            if work is None:
-                thread.state = WAITING
-                thread.processor = None
-                self._run_next(processor, thread)
             else:
-                thread.remaining = work
+                if request.__class__ is Compute:
+                    thread.remaining = request.work
+                    continue
+                work = request.perform(thread)
+                if work is not None:
+                    thread.remaining = work
+                    continue
+                thread.state = WAITING
+            thread.processor = None
+            self._run_next(processor, thread)
+            thread = processor.thread
         processor.stepping = False
         if thread is None:
             processor.plan = None
-        elif processor.plan is event:
+        elif processor.plan is not event:  # something in between has cancelled the event that this call is
+            self._plan(processor)
+        elif (
+            self._plain_stretch
+            and thread.quantum_left > 0
+            and processor.speed == NOMINAL
+            and not processor.level
+            and not thread.raised
+        ):
+            turn = thread.quantum_left
+            work = thread.remaining
+            return processor.since - now + (work if work < turn else turn)
+        else:
             end = self._stretch(processor, thread)
             if end is not None:
                 return end - now
             processor.plan = None
-        else:  # something in between has cancelled the event that this call is
-            self._plan(processor)
         return None
 
     def _turn_over(self, processor: Processor, thread: Thread) -> None:
@@ -492,7 +534,6 @@ class Scheduler:
                 thread.state = READY
                 queue.levels[priority].append(thread)
                 queue.summary |= 1 << priority
-                self.ready_count += 1
                 self._run_next(processor, thread)
 
     def _ended(self, thread: Thread) -> None:
@@ -508,8 +549,7 @@ class Scheduler:
         processor.preempt_pending = False
         if processor.queue.summary >> (thread.priority + 1):
             self._preempt(processor, thread)
-            self._run_next(processor, thread)
-        if processor.plan is None:
+        elif processor.plan is None:
             self._plan(processor)
 
     # -- for mechanisms above: locks, interrupts, virtual processors ------------------------------------
@@ -533,9 +573,6 @@ class Scheduler:
         """Interrupt work has ended (`level` is passive again)."""
         thread = processor.thread
         if thread is None:
-            if processor.queue.summary:
-                self._run_next(processor, None)
-                self._plan(processor)
             return
         processor.since = self.engine.now
         if not self._by_tick:
@@ -590,8 +627,7 @@ class Scheduler:
             self._run_next(processor, thread)
             self._plan(processor)
         elif thread.state == READY and processor is not None:
-            processor.queue.remove(thread)
-            self.ready_count -= 1
+            self._withdraw(thread)
             thread.state = WAITING
             thread.processor = None
         else:

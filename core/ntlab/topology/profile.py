@@ -378,7 +378,7 @@ def write(topology: Topology) -> str:
             for (latency, bandwidth), pairs in links.items()
         ],
     }
-    return tomli_w.dumps({key: value for key, value in document.items() if value})
+    return tomli_w.dumps({key: value for key, value in document.items() if value or value == ""})
 
 
 def _column(name: str, values: list[Any], default: Any, form: Callable[[Any], object]) -> dict[str, object]:

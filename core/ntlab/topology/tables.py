@@ -206,6 +206,10 @@ def freeze(topology: Topology, group_limit: int = 64) -> Tables:
             if data["relation"] == "link"
         )
     )
+    for link in links:
+        if link.latency < 0 or link.bandwidth <= 0:
+            value = f"{link.latency} ns and {link.bandwidth} bytes a second"
+            raise TopologyError(f"the link {' - '.join(link.ends)} has {value}", where=where)
     distances = _matrix(topology.distances, len(nodes), "distances", where)
     latency = _matrix(topology.latency_ns, len(nodes), "latency_ns", where)
     ways, narrowest = _ways(nodes, links)

@@ -1,0 +1,1 @@
+"""Windows Hardware Error Architecture (ledger E1 to E4): one record format, and what survives a crash."""

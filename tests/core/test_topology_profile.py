@@ -1,4 +1,4 @@
-"""Profiles: shipped ones have their sources' numbers, any machine survives a round trip, mistakes are clear."""
+"""Profiles: the numbers of their sources, round trips of any machine, and mistakes."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def machines(draw: st.DrawFn) -> Topology:
     nodes = len(listed)
     listed += parts("package", package_cuts) + parts("core", starts)
     cache = {"level": 2, "size": draw(st.integers(0, 1 << 30)), "type": "unified", "line": 64}
-    listed += parts("cache", cuts(starts), **cache)
+    listed += parts("cache", sorted({*cuts(starts), *package_cuts}), **cache)
     indexes = draw(st.permutations(range(count)))
     speed = st.one_of(st.none(), st.integers(1, 9000))
     processors = [{"os_index": index, "speed_mhz": draw(speed)} for index in indexes]

@@ -71,7 +71,8 @@ def assemble(topology: Topology, processors: Sequence[dict[str, Any]], parts: It
         for i in inside:
             if innermost[i] is not outer:
                 number = processors[i].get("os_index", i)
-                kinds = " and a ".join(sorted({p.kind for p in (part, outer, innermost[i]) if p is not None}))
+                other = innermost[i] or outer
+                kinds = " and a ".join(sorted({p.kind for p in (part, other) if p is not None}))
                 raise TopologyError(
                     f"a {kinds} overlap at processor {number}", where=where, expected="nested sets"
                 )

@@ -7,6 +7,7 @@ that the message names the file and the key.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tomllib
 import types
@@ -121,12 +122,18 @@ def options_written(instance: object) -> dict[str, Any]:
 
 def written(value: Any, kind: Any) -> Any:
     """`value` of type `kind` as people write it: quantities exactly and with their unit."""
+    if value is None:
+        return None
     if kind in _WHOLE_UNITS:
         parse, pretty, unit = _WHOLE_UNITS[kind]
-        return text if parse(text := pretty(value)) == value else f"{value} {unit}"
+        text = pretty(value)
+        with contextlib.suppress(ValueError):  # a rounded text may be no quantity at all
+            if parse(text) == value:
+                return text
+        return f"{value} {unit}"
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        for member in members:
+        for member in _not_none(members):
             try:
                 if _converter().structure(text := written(value, member), member) == value:
                     return text
@@ -153,13 +160,17 @@ def type_name(kind: Any) -> str:
     if origin is Literal:
         return " | ".join(f'"{member}"' if isinstance(member, str) else str(member) for member in members)
     if origin in (Union, types.UnionType):
-        return " | ".join(type_name(member) for member in members if member is not types.NoneType)
+        return " | ".join(type_name(member) for member in _not_none(members))
     if origin in (tuple, list):
         names = [type_name(member) for member in members if member is not Ellipsis]
         return "list of " + ", ".join(names)
     if origin is dict:
         return f"table of {type_name(members[1])}"
     return str(getattr(kind, "__name__", kind))
+
+
+def _not_none(members: tuple[Any, ...]) -> list[Any]:
+    return [member for member in members if member is not types.NoneType]
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -191,7 +202,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_func(is_a(Literal), _choice)
 
     def union(value: Any, kind: Any) -> Any:
-        members = [member for member in get_args(kind) if member is not types.NoneType]
+        members = _not_none(get_args(kind))
         for member in members:
             try:
                 return converter.structure(value, member)

@@ -85,7 +85,6 @@ class InstalledPlugin:
         return folder
 
 
-
 @attrs.frozen(slots=False)
 class Registry:
     """The installed plugins. `installed()` gives that of this environment."""

@@ -81,15 +81,16 @@ def as_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def format_value(value: float, unit: str) -> str:
-    """A measured value with its unit: "1.5 ms", "64 KiB", "0.25", "12 switches"."""
+    """A measured value with its unit, to four digits: "1.5 ms", "64 KiB", "0.25", "12 switches"."""
+    value = float(f"{value:.4g}")
     if unit in _FORMATS:
         return _FORMATS[unit](value)
-    return f"{value:.5g}" if unit in ("1", "") else f"{value:.5g} {unit}"
+    return f"{value:g}" if unit in ("1", "") else f"{value:g} {unit}"
 
 
 def format_estimate(estimate: Estimate, unit: str) -> str:
-    """Mean and interval: "0.25 [0.24, 0.26]"; the interval is left out where it is one point."""
+    """Mean and half the interval: "0.25 ± 0.01"; the latter is left out where the interval is one point."""
     mean = format_value(estimate.mean, unit)
     if estimate.low == estimate.high:
         return mean
-    return f"{mean} [{format_value(estimate.low, unit)}, {format_value(estimate.high, unit)}]"
+    return f"{mean} ± {format_value((estimate.high - estimate.low) / 2, unit)}"

@@ -1,0 +1,177 @@
+"""What is installed, and the order plugins are asked in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributions import TOY, write_distribution
+from ntlab import plugin
+from ntlab.errors import PluginError, UnknownNameError, UserError
+from ntlab.lab.registry import InstalledPlugin, Registry, installed
+from ntlab.plugin import RELEASES, plugin_info
+
+Use = Callable[..., None]
+
+
+class Entry:
+    """An entry point whose object is at hand."""
+
+    module = "no.such.package"
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+
+    def load(self) -> type:
+        return self.cls
+
+
+def registry(**said: Mapping[str, Any]) -> Registry:
+    """A registry of plugins that say this of themselves."""
+    plugins = {}
+    for name, words in said.items():
+        described = {"summary": "", "release": "ws2008", **words}
+        cls = plugin(name=name, **described)(type(name, (), {}))
+        plugins[name] = InstalledPlugin(name, "test", "1", Entry(cls))  # type: ignore[arg-type]
+    return Registry(plugins)
+
+
+def test_dependents_are_asked_first_then_later_releases_then_by_name() -> None:
+    known = registry(
+        base={"release": "ws2003"},
+        old={"release": "ws2003"},
+        b={"requires": ("base",)},
+        a={},
+        late={"release": "ws2008r2"},
+    )
+    assert known.solve(["base", "old", "a", "b", "late"]) == ["late", "a", "b", "base", "old"]
+
+
+def test_after_and_before_win_over_what_is_implied() -> None:
+    known = registry(base={}, polite={"requires": ("base",), "after": ("base",)}, z={"before": ("base",)})
+    assert known.solve(["base", "polite", "z"]) == ["z", "base", "polite"]
+
+
+def test_what_is_not_used_does_not_order() -> None:
+    assert registry(a={"after": ("absent",)}, b={}).solve(["b", "a"]) == ["a", "b"]
+
+
+@given(st.data())
+def test_the_order_keeps_every_constraint_and_does_not_depend_on_the_listing(data: st.DataObject) -> None:
+    names = [f"p{at}" for at in range(data.draw(st.integers(1, 7)))]
+    said = {}
+    for at, name in enumerate(names):  # constraints point to earlier names only, so there is no cycle
+        others = st.lists(st.sampled_from(names[:at]), unique=True).map(tuple) if at else st.just(())
+        said[name] = {"after": data.draw(others), "release": data.draw(st.sampled_from(RELEASES))}
+    known = registry(**said)
+    order = known.solve(names)
+    assert sorted(order) == names
+    assert known.solve(data.draw(st.permutations(names))) == order
+    for name in names:
+        for earlier in said[name]["after"]:
+            assert order.index(earlier) < order.index(name)
+
+
+def test_a_cycle_is_told_with_its_members() -> None:
+    known = registry(a={"before": ("b",)}, b={"before": ("c",)}, c={"before": ("b",)}, d={"after": ("c",)})
+    with pytest.raises(UserError, match=r"x.toml: arms.y: the order of the plugins is a cycle: b -> c -> b"):
+        known.solve(["a", "b", "c", "d"], "x.toml: arms.y")
+
+
+def test_a_conflict_names_both_whoever_says_so() -> None:
+    known = registry(a={}, b={"conflicts": ("a",)})
+    with pytest.raises(UserError, match="'a' and 'b' conflict"):
+        known.solve(["b", "a"])
+
+
+def test_a_missing_plugin_is_named() -> None:
+    known = registry(a={"requires": ("b",)}, b={})
+    with pytest.raises(UserError, match="plugin 'a' requires plugin 'b', which is not used"):
+        known.solve(["a"])
+    with pytest.raises(UnknownNameError, match="unknown plugin 'c'"):
+        known.solve(["c"])
+
+
+def test_presets_are_what_plugins_say() -> None:
+    known = registry(
+        base={"release": "ws2003"},
+        queue={"release": "ws2008"},
+        new_queue={"release": "ws2008r2", "conflicts": ("queue",)},
+    )
+    assert known.preset("ws2003") == ["base"]
+    assert known.preset("ws2008") == ["base", "queue"]
+    assert known.preset("ws2008r2") == ["base", "new_queue"]
+    with pytest.raises(UnknownNameError, match="did you mean 'ws2008'"):
+        known.preset("ws2009")
+
+
+def test_installed_plugins_are_found(toy: None) -> None:
+    found = installed()
+    assert found.names() == ["toy_base", "toy_raiser", "toy_rival", "toy_short"]
+    short = found.plugin("toy_short")
+    assert (short.distribution, short.version) == ("ntlab-toy", "1.0")
+    assert short.hooks == ["scheduler_policy"]
+    assert short.info == plugin_info(short.info.cls)
+    assert list(found.plugin("toy_base").workloads) == ["runners"]
+    assert {name: owner for name, (owner, _) in found.experiment_files.items()} == {
+        "toy-turns": "toy_base",
+        "toy-wrong": "toy_base",
+    }
+    with pytest.raises(UnknownNameError, match=r"unknown plugin 'toy_bass'.*'toy_base'"):
+        found.plugin("toy_bass")
+    with pytest.raises(UnknownNameError, match="unknown workload 'walkers'"):
+        found.workload("toy_base.walkers")
+    with pytest.raises(UserError, match=r"expected PLUGIN.WORKLOAD"):
+        found.workload("runners")
+
+
+def test_one_broken_plugin_is_named_and_hinders_no_other(tmp_path: Path, use_distributions: Use) -> None:
+    write_distribution(
+        tmp_path,
+        "ntlab-broken",
+        plugins={"broken": "ntlab_broken:Broken", "absent": "ntlab_absent:Absent", "odd": "ntlab_odd:Odd"},
+        modules={"ntlab_broken.py": "raise RuntimeError('not today')", "ntlab_odd.py": "class Odd: pass"},
+    )
+    use_distributions(TOY, tmp_path)
+    found = installed()
+    assert found.plugin("toy_base").info.name == "toy_base"
+    assert len(found.experiment_files) == 2
+    with pytest.raises(PluginError, match=r"plugin 'broken': .* 'ntlab-broken': RuntimeError: not today"):
+        _ = found.plugin("broken").info
+    with pytest.raises(PluginError, match=r"plugin 'absent': .* 'ntlab-broken': ModuleNotFoundError"):
+        _ = found.plugin("absent").info
+    with pytest.raises(PluginError, match="plugin 'Odd': is not a plugin"):
+        _ = found.plugin("odd").info
+
+
+def test_a_plugin_has_one_name(tmp_path: Path, use_distributions: Use) -> None:
+    source = "from ntlab import plugin\n@plugin(name='one', summary='', release='ws2003')\nclass One: pass\n"
+    write_distribution(
+        tmp_path, "ntlab-one", plugins={"two": "ntlab_one:One"}, modules={"ntlab_one.py": source}
+    )
+    use_distributions(tmp_path)
+    with pytest.raises(PluginError, match=r"plugin 'two': .*'ntlab-one'.*name='one'"):
+        _ = installed().plugin("two").info
+
+
+def test_two_distributions_with_one_name_are_told(tmp_path: Path, use_distributions: Use) -> None:
+    write_distribution(tmp_path, "ntlab-copy", plugins={"toy_base": "ntlab_copy:Base"}, modules={})
+    use_distributions(TOY, tmp_path)
+    with pytest.raises(PluginError, match=r"plugin 'toy_base': .*'ntlab-copy' and 'ntlab-toy'"):
+        installed()
+
+
+def test_entry_points_are_read_without_importing(toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def refuse(self: metadata.EntryPoint) -> Any:
+        raise AssertionError(f"{self.name} is imported")
+
+    monkeypatch.setattr(metadata.EntryPoint, "load", refuse)
+    assert len(installed().names()) == 4
+    assert len(installed().experiment_files) == 2

@@ -1,0 +1,24 @@
+"""Distributions that bring plugins, as a third party's would. The fixture `use_distributions` installs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+TOY = Path(__file__).parent / "toy"
+"""The distribution `ntlab-toy`: a small workload, and plugins that answer, conflict and raise."""
+
+
+def write_distribution(
+    folder: Path, name: str, *, plugins: Mapping[str, str], modules: Mapping[str, str]
+) -> None:
+    """A distribution on disk. `plugins`: entry point name -> object; `modules`: file -> content."""
+    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = [f"{key} = {value}" for key, value in plugins.items()]
+    (info / "entry_points.txt").write_text("[ntlab.plugins]\n" + "\n".join(lines) + "\n")
+    for file, content in modules.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)

@@ -43,3 +43,19 @@ class SchedulerPolicy:
     )
     fresh_quantum_after_wait: bool = False
     switch_cost: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+
+
+@attrs.frozen(kw_only=True)
+class IoPolicy:
+    """Fixed costs of input and output, ns of the processor that bears them.
+
+    - `interrupt_time`: the service routine of a device's interrupt.
+    - `dpc_time`: the DPC that completes the request.
+    - `completion_time`: the final step of a request that is bound to a completion port.
+    - `disk`: the model of the disks that a hardware description names; see `ntlab.machine.disks`.
+    """
+
+    interrupt_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    dpc_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    completion_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    disk: str = "sas15k"

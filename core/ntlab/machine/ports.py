@@ -1,0 +1,201 @@
+"""I/O completion ports: kernel queues (KQUEUE) that limit how many of their threads run.
+
+Packets leave first in, first out; threads that wait are released last in, first out, so that the thread
+whose data is still in the cache works on. A thread belongs to the port that it last waited on. The port
+counts those of its threads that do not wait, wherever that be (`active`), and releases another one only
+while that count is below its concurrency. A thread that wakes from a wait elsewhere is not held back, so
+the count may be above it for a while.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ntlab.errors import SimulationError, UserError
+from ntlab.machine.io import COMPLETED, IoRequest
+from ntlab.machine.scheduler import KERNEL_LOGGER
+from ntlab.machine.threads import Request, Thread
+from ntlab.tracing import event_type
+
+if TYPE_CHECKING:
+    from ntlab.machine.machine import Machine
+
+ENQUEUE = event_type(KERNEL_LOGGER, "IoQueue/Enqueue", "port irp queued")
+DEQUEUE = event_type(KERNEL_LOGGER, "IoQueue/Dequeue", "port irp tid")
+
+WR_QUEUE = 15
+"""Wait reason of a thread that waits on a port (KWAIT_REASON)."""
+
+
+class Packet:
+    """What a thread gets from a port: the key it was queued with, and the request that it is the end of (None
+    for a packet that a thread posted)."""
+
+    __slots__ = ("key", "request")
+
+    def __init__(self, key: int, request: IoRequest | None) -> None:
+        self.key = key
+        self.request = request
+
+
+class CompletionPort:
+    """One completion port. `concurrency` 0 means as many as there are processors.
+
+    Totals: `posted` packets put in, `removed` packets taken out, `releases` threads released from a wait.
+    """
+
+    __slots__ = (
+        "_trace_dequeue",
+        "_trace_enqueue",
+        "active",
+        "closed",
+        "concurrency",
+        "id",
+        "machine",
+        "name",
+        "packets",
+        "posted",
+        "releases",
+        "removed",
+        "waiters",
+    )
+
+    def __init__(self, machine: Machine, name: str, concurrency: int = 0) -> None:
+        most = 64 * machine.tables.groups
+        if not 0 <= concurrency <= most:
+            raise UserError(
+                f"concurrency {concurrency} of completion port {name!r}",
+                expected=f"0 to {most}, 64 for each processor group",
+            )
+        self.machine = machine
+        self.name = name
+        self.id = len(machine.io.ports)
+        machine.io.ports.append(self)
+        self.concurrency = concurrency or len(machine.processors)
+        self.packets: deque[Packet] = deque()
+        self.waiters: list[Thread] = []  # the last one is released first
+        self.active = 0
+        self.closed = False
+        self.posted = 0
+        self.removed = 0
+        self.releases = 0
+        self._trace_enqueue = machine.tracer.emitter(ENQUEUE)
+        self._trace_dequeue = machine.tracer.emitter(DEQUEUE)
+
+    def __repr__(self) -> str:
+        return f"<CompletionPort {self.name}>"
+
+    # -- packets -----------------------------------------------------------------------------------------------
+
+    def put(self, key: int, request: IoRequest | None = None) -> None:
+        """Queue a packet, and release a thread for it if the concurrency allows."""
+        if self.closed:
+            raise SimulationError(f"a packet is put into {self!r}, which is closed")
+        self.posted += 1
+        self.packets.append(Packet(key, request))
+        if self._trace_enqueue is not None:
+            irp = request.id if request is not None else 0
+            self._trace_enqueue((self.machine.engine.now, ENQUEUE.id, self.id, irp, len(self.packets)))
+        self._release()
+
+    def _release(self) -> None:
+        while self.packets and self.waiters and self.active < self.concurrency:
+            thread = self.waiters.pop()
+            thread.waiting_for = None
+            thread.wait_reason = 0
+            self.releases += 1
+            packet, thread.remaining = self._remove(thread)
+            self.machine.scheduler.wake(thread, packet)
+
+    def _remove(self, thread: Thread) -> tuple[Packet, int]:
+        """Take the oldest packet for a thread. Returns it with the work that taking it is, ns."""
+        packet = self.packets.popleft()
+        self.removed += 1
+        request = packet.request
+        if self._trace_dequeue is not None:
+            irp = request.id if request is not None else 0
+            self._trace_dequeue((self.machine.engine.now, DEQUEUE.id, self.id, irp, thread.id))
+        if request is None or request.state == COMPLETED:
+            return packet, 0
+        # Nobody has done the final step yet, so this thread does.
+        self.machine.io.completed(request)
+        return packet, self.machine.io.policy.completion_time
+
+    # -- threads -------------------------------------------------------------------------------------------------
+
+    def dequeue(self, thread: Thread) -> int | None:
+        """A running thread asks for a packet. As `Request.perform`: the work, or None if it waits."""
+        if self.closed:
+            raise SimulationError(f"{thread!r} waits on {self!r}, which is closed")
+        if thread.port is not self:
+            if thread.port is not None:
+                thread.port.leave(thread)
+            thread.port = self
+            self.active += 1
+        return self.resume(thread)
+
+    def resume(self, thread: Thread) -> int | None:
+        """A thread that is counted as active takes a packet, or waits."""
+        if self.packets and self.active <= self.concurrency:
+            thread.waiting_for = None
+            thread.wait_reason = 0
+            thread.result, work = self._remove(thread)
+            return work
+        thread.waiting_for = self
+        thread.wait_reason = WR_QUEUE
+        self.waiters.append(thread)
+        return None
+
+    def interrupt(self, thread: Thread) -> None:
+        """A waiting thread is taken out of its wait to run an APC; `resume` follows."""
+        self.waiters.remove(thread)
+
+    def thread_woke(self) -> None:
+        """The scheduler: one of the port's threads no longer waits, here or elsewhere."""
+        self.active += 1
+
+    def thread_waits(self) -> None:
+        """The scheduler: one of the port's threads began to wait, here or elsewhere."""
+        self.active -= 1
+        self._release()
+
+    def leave(self, thread: Thread) -> None:
+        """A running thread no longer belongs to the port: it ended, or turned to another one."""
+        thread.port = None
+        self.thread_waits()
+
+    def close(self) -> None:
+        """Close the port. No thread may wait on it and no packet be queued."""
+        if self.waiters or self.packets:
+            raise SimulationError(
+                f"{self!r} is closed with {len(self.waiters)} threads waiting and {len(self.packets)} packets"
+            )
+        self.closed = True
+
+
+class Dequeue(Request):
+    """Take the next packet of a port, or wait for one (GetQueuedCompletionStatus). The program receives the
+    `Packet`."""
+
+    __slots__ = ("port",)
+
+    def __init__(self, port: CompletionPort) -> None:
+        self.port = port
+
+    def perform(self, thread: Thread) -> int | None:
+        return self.port.dequeue(thread)
+
+
+class Post(Request):
+    """Put a packet into a port (PostQueuedCompletionStatus)."""
+
+    __slots__ = ("key", "port")
+
+    def __init__(self, port: CompletionPort, key: int = 0) -> None:
+        self.port = port
+        self.key = key
+
+    def perform(self, thread: Thread) -> int | None:
+        self.port.put(self.key)
+        return 0

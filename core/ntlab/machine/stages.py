@@ -1,0 +1,95 @@
+"""Stations that work passes through: servers with a queue before them.
+
+Everything here is plain callbacks on the engine; a customer is any object.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ntlab.engine import Engine
+from ntlab.errors import SimulationError
+
+
+class Stage:
+    """`servers` equal servers and one queue, first come first served.
+
+    When a server begins with a customer it asks `service_time(customer)` for the ns that it needs, so the
+    answer may depend on what the server did before (a disk's head). Then it calls `done(customer)`, after
+    it has begun with the next one. `completed` counts customers, `busy_time` adds up service times.
+    """
+
+    __slots__ = (
+        "_done",
+        "_engine",
+        "_free",
+        "_queue",
+        "_service_time",
+        "_waited",
+        "busy_time",
+        "completed",
+        "servers",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        service_time: Callable[[Any], int],
+        done: Callable[[Any], object],
+        servers: int = 1,
+    ) -> None:
+        if servers < 1:
+            raise SimulationError(f"a stage of {servers} servers")
+        self._engine = engine
+        self._service_time = service_time
+        self._done = done
+        self.servers = servers
+        # A server is a list that holds its customer: the argument of the one event that it uses again.
+        self._free: list[list[Any]] = [[None] for _ in range(servers)]
+        self._queue: deque[Any] = deque()
+        self._waited = 0
+        self.busy_time = 0
+        self.completed = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many customers are queued."""
+        return len(self._queue)
+
+    @property
+    def present(self) -> int:
+        """How many customers are queued or served."""
+        return len(self._queue) + self.servers - len(self._free)
+
+    @property
+    def wait_time(self) -> int:
+        """Time spent in the queue, added over all customers, also those who still wait, ns."""
+        return self._waited + len(self._queue) * self._engine.now
+
+    def submit(self, customer: Any) -> None:
+        """A customer arrives."""
+        if self._free:
+            server = self._free.pop()
+            server[0] = customer
+            time = self._service_time(customer)
+            self.busy_time += time
+            self._engine.after(time, self._served, server)
+        else:
+            self._queue.append(customer)
+            self._waited -= self._engine.now
+
+    def _served(self, server: list[Any]) -> int | None:
+        customer = server[0]
+        self.completed += 1
+        if self._queue:
+            server[0] = following = self._queue.popleft()
+            self._waited += self._engine.now
+            time = self._service_time(following)
+            self.busy_time += time
+            self._done(customer)
+            return time
+        self._free.append(server)
+        self._done(customer)
+        return None

@@ -520,6 +520,13 @@ def encode(record: Record) -> bytes:
     return b"".join([pack(record, CperError, count=count, length=end), *descriptors, *contents])
 
 
+def decode_first(data: bytes) -> Record:
+    """The record at the start of `data`, whatever follows it. Raises CperError."""
+    unpack(Record, data, 0, CperError)
+    length, _ = peek(Record, "length", data, 0)
+    return decode(data[:length])
+
+
 def decode(data: bytes) -> Record:
     """The record that `data` holds, from its first byte to its last. Raises CperError."""
     record = unpack(Record, data, 0, CperError)

@@ -4,27 +4,28 @@ Events are ordered by (time, class, sequence). Sequence is the order of scheduli
 class at one instant happen in the order in which they were asked for. The class exists for the few cases
 where that is not enough: hardware comes before software, and reports come after both.
 
-An event is a list ``[key, action, argument]``; the key is time and class in one integer. The loop calls
-``action(argument)``. If that returns an integer, the same event happens again so many nanoseconds later: a
+An event is a list ``[time, action, argument]``. The loop calls ``action(argument)``. If that returns an integer, the same event happens again so many nanoseconds later: a
 periodic activity is a function that returns its period. A generator's ``send`` is such a function, so a
 process is just ``at(t, process.send)``; its end (StopIteration) ends the event.
 
-The queue is a heap of keys and a dictionary from each key to its event, or to a `_Bucket` of them in the
+The queue is a heap of times and a dictionary from each time to its event, or to a `_Bucket` of them in the
 order of scheduling. Kernels do much at the same instant (clock ticks, equal quanta), and then the heap is
-touched once for all of it: several times faster than a heap of events, and never slower.
+touched once for all of it. It compares bare integers, so it is no slower where all times differ. The few
+events that are not NORMAL are kept aside, by time and class.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from types import GeneratorType
 from typing import Any
 
 from ntlab.errors import SimulationError
 
 Event = list[Any]
-"""A scheduled event: [key, action (None when cancelled), argument]."""
+"""A scheduled event: [time in ns, action (None when cancelled), argument]."""
 
 FOREVER = 1 << 62
 """A time that is never reached (146 years in nanoseconds)."""
@@ -35,22 +36,10 @@ NORMAL = 1
 """Class of everything else."""
 REPORT = 2
 """Class of measurements: they see an instant when all else at it is done."""
-_END = 3
-_CLASS_BITS = 2
 
 
-class _Bucket(list[Event]):
-    """The events of one key, where there are several."""
-
-    __slots__ = ()
-
-
-class _Stop(Exception):
-    """Raised by the event that ends a run."""
-
-
-def _stop(argument: object) -> None:
-    raise _Stop
+_Bucket = deque[Event]
+"""The events of one instant, where there are several."""
 
 
 class Engine:
@@ -60,7 +49,17 @@ class Engine:
     called every few ten thousand events, between two events: the tracer empties its buffer there.
     """
 
-    __slots__ = ("_cancelled", "_events", "_keys", "_live", "_running", "events", "idle_work", "now")
+    __slots__ = (
+        "_cancelled",
+        "_events",
+        "_live",
+        "_running",
+        "_special",
+        "_times",
+        "events",
+        "idle_work",
+        "now",
+    )
 
     BATCH = 1 << 15
 
@@ -68,8 +67,9 @@ class Engine:
         self.now = 0
         self.events = 0
         self.idle_work: Callable[[], None] | None = None
-        self._keys: list[int] = []
-        self._events: dict[int, Event] = {}
+        self._times: list[int] = []  # a heap of the keys of _events
+        self._events: dict[int, Event] = {}  # by time, the NORMAL ones
+        self._special: dict[int, dict[int, deque[Event]]] = {}  # by time and class, the others
         self._cancelled = 0
         self._live = 0
         self._running = False
@@ -80,29 +80,39 @@ class Engine:
         """Schedule `action(argument)` at `time` (ns, not in the past). Returns the event, for `cancel`."""
         if time < self.now:
             raise SimulationError(f"event scheduled at {time} ns, in the past of {self.now} ns")
-        event = [time << _CLASS_BITS | order, action, argument]
-        self._insert(event)
+        event = [time, action, argument]
+        if order != NORMAL:
+            self._special.setdefault(time, {}).setdefault(order, deque()).append(event)
+            if time not in self._events:
+                self._events[time] = deque()  # brings the loop to this instant
+                heappush(self._times, time)
+            return event
+        found = self._events.setdefault(time, event)
+        if found is event:
+            heappush(self._times, time)
+        elif found.__class__ is list:
+            self._events[time] = deque((found, event))
+        else:
+            found.append(event)
         return event
 
     def after(
         self, delay: int, action: Callable[[Any], Any], argument: Any = None, order: int = NORMAL
     ) -> Event:
         """Schedule `action(argument)` in `delay` ns (not negative)."""
-        if delay < 0:
-            raise SimulationError(f"event scheduled {-delay} ns in the past")
-        event = [self.now + delay << _CLASS_BITS | order, action, argument]
-        self._insert(event)
-        return event
-
-    def _insert(self, event: Event) -> None:
-        key = event[0]
-        found = self._events.setdefault(key, event)
+        if delay < 0 or order != NORMAL:
+            return self.at(self.now + delay, action, argument, order)
+        # As `at` does; written out because most events come this way.
+        time = self.now + delay
+        event = [time, action, argument]
+        found = self._events.setdefault(time, event)
         if found is event:
-            heappush(self._keys, key)
+            heappush(self._times, time)
         elif found.__class__ is list:
-            self._events[key] = _Bucket((found, event))
+            self._events[time] = deque((found, event))
         else:
             found.append(event)
+        return event
 
     def cancel(self, event: Event) -> None:
         """Make `event` not happen. Cancelling twice, or after it happened, is harmless."""
@@ -110,39 +120,45 @@ class Engine:
             return
         event[1] = event[2] = None
         # A cancelled event stays in the queue until its time, or until there are as many dead as live ones.
-        self._cancelled += 1
-        if self._cancelled > 512 and self._cancelled > self._live:
+        self._cancelled = cancelled = self._cancelled + 1
+        if cancelled > 512 and cancelled > self._live:
             self._sweep()
 
     def _sweep(self) -> None:
-        live = [event for event in self._in_order() if event[1] is not None]
-        self._keys.clear()
-        self._events.clear()
-        for event in live:
-            self._insert(event)
-        self._live = len(live)
+        events = self._events
+        live = 0
+        for time, found in list(events.items()):
+            if found.__class__ is list:
+                if found[1] is None:
+                    del events[time]
+                else:
+                    live += 1
+            else:
+                alive = [event for event in found if event[1] is not None]
+                live += len(alive)
+                found.clear()
+                found.extend(alive)
+                if not found and time not in self._special:
+                    del events[time]
+        self._times[:] = events  # in place: the loop that is running holds this very list
+        heapify(self._times)
+        self._live = live
         self._cancelled = 0
 
-    def _in_order(self) -> Iterator[Event]:
-        for key in sorted(self._keys):
-            found = self._events[key]
-            if found.__class__ is list:
-                yield found
-            else:
-                yield from found
+    def _scheduled(self) -> Iterator[Event]:
+        """All events that are scheduled and not cancelled, in no particular order."""
+        groups = [(found,) if found.__class__ is list else found for found in self._events.values()]
+        groups += [waiting for classes in self._special.values() for waiting in classes.values()]
+        return (event for group in groups for event in group if event[1] is not None)
 
     @property
     def pending(self) -> int:
         """How many events are scheduled and not cancelled."""
-        return sum(1 for event in self._in_order() if event[1] is not None)
+        return sum(1 for _ in self._scheduled())
 
     def next_time(self) -> int | None:
         """When the next event happens, or None."""
-        for event in self._in_order():
-            if event[1] is not None:
-                time: int = event[0] >> _CLASS_BITS
-                return time
-        return None
+        return min((event[0] for event in self._scheduled()), default=None)
 
     def run(self, until: int | None = None) -> int:
         """Let events happen up to and including `until` ns (or until there are none). Returns `now`.
@@ -152,84 +168,130 @@ class Engine:
         """
         if self._running:
             raise SimulationError("the engine is already running: an action may not call run()")
-        end: Event | None = None
-        if until is not None:
-            if until < self.now:
-                raise SimulationError(f"cannot run until {until} ns, in the past of {self.now} ns")
-            end = self.at(until, _stop, None, _END)
+        if until is not None and until < self.now:
+            raise SimulationError(f"cannot run until {until} ns, in the past of {self.now} ns")
         self._running = True
         idle_work = self.idle_work
         try:
-            while self._run_batch():
+            while self._run_batch(FOREVER if until is None else until):
                 if idle_work is not None:
                     idle_work()
-        except _Stop:
-            pass
         finally:
-            if end is not None:
-                self.cancel(end)
             self._running = False
+        if until is not None:
+            self.now = until
         if idle_work is not None:
             idle_work()
         return self.now
 
-    def _run_batch(self) -> bool:
+    def _run_batch(self, until: int) -> bool:
         """Let some thousand events happen. Returns whether there are more."""
-        keys, events = self._keys, self._events
+        times, events, special = self._times, self._events, self._special
         pop, push, take, put = heappop, heappush, events.pop, events.setdefault
         done = 0
-        key = 0
-        bucket: Iterator[Event] = iter(())
         try:
             while done < self.BATCH:
-                if not keys:
+                if not times or times[0] > until:
                     return False
-                key = pop(keys)
-                found = take(key)
-                self.now = key >> _CLASS_BITS
-                bucket = iter((found,) if found.__class__ is list else found)
-                for event in bucket:
-                    action = event[1]
-                    if action is None:
-                        continue
-                    done += 1
-                    try:
-                        delay = action(event[2])
-                    except StopIteration:
-                        if type(getattr(action, "__self__", None)) is not GeneratorType:
-                            raise
-                        continue  # a process has ended
-                    if delay is not None and event[1] is not None:
-                        event[0] = again = self.now + delay << _CLASS_BITS | NORMAL
-                        other = put(again, event)
-                        if other is event:
-                            push(keys, again)
-                        elif other.__class__ is list:
-                            events[again] = _Bucket((other, event))
-                        else:
-                            other.append(event)
-                    if keys and keys[0] < key:
-                        break  # something more urgent at this very instant
-                else:
+                time = pop(times)
+                event = take(time)
+                self.now = time
+                if event.__class__ is not list or special:
+                    done += self._run_instant(time, event)
                     continue
-                self._put_back(key, bucket)
+                action = event[1]
+                if action is None:
+                    continue
+                done += 1
+                try:
+                    delay = action(event[2])
+                except StopIteration:
+                    _end_process(action)
+                    continue
+                if delay is not None and event[1] is not None:
+                    event[0] = again = time + delay
+                    found = put(again, event)
+                    if found is event:
+                        push(times, again)
+                    elif found.__class__ is list:
+                        events[again] = deque((found, event))
+                    else:
+                        found.append(event)
             return True
-        except BaseException:
-            self._put_back(key, bucket)
-            raise
         finally:
             self.events += done
 
-    def _put_back(self, key: int, rest: Iterator[Event]) -> None:
-        """Return to the queue what of a bucket has not happened, before what has come to its key since."""
-        waiting = _Bucket(rest)
-        if not waiting:
-            return
-        found = self._events.get(key)
-        if found is None:
-            heappush(self._keys, key)
-        elif found.__class__ is list:
-            waiting.append(found)
-        else:
-            waiting.extend(found)
-        self._events[key] = waiting
+    def _run_instant(self, time: int, found: Event) -> int:
+        """Let an instant happen that has several events, or special ones. Returns how many there were.
+
+        Events that come to this instant meanwhile are left to the next call, and then so are the reports.
+        """
+        events, special = self._events, self._special
+        put, times = events.setdefault, self._times
+        normal = iter((found,) if found.__class__ is list else found)
+        done = 0
+        try:
+            for event in normal:
+                if special:
+                    done += self._run_special(time, INTERRUPT)
+                action = event[1]
+                if action is None:
+                    continue
+                done += 1
+                try:
+                    delay = action(event[2])
+                except StopIteration:
+                    _end_process(action)
+                    continue
+                if delay is not None and event[1] is not None:
+                    event[0] = again = time + delay
+                    other = put(again, event)
+                    if other is event:
+                        heappush(times, again)
+                    elif other.__class__ is list:
+                        events[again] = deque((other, event))
+                    else:
+                        other.append(event)
+            if special:
+                done += self._run_special(time, INTERRUPT)
+                if time not in events:
+                    done += self._run_special(time, REPORT)
+        except BaseException:
+            if rest := deque(normal):
+                later = events.get(time)
+                if later is None:
+                    heappush(times, time)
+                else:
+                    rest.extend((later,) if later.__class__ is list else later)
+                events[time] = rest
+            raise
+        return done
+
+    def _run_special(self, time: int, order: int) -> int:
+        """Let the events of one class and instant happen, as far as nothing more urgent comes up."""
+        classes = self._special.get(time, {})
+        waiting = classes.get(order, ())
+        done = 0
+        while waiting:
+            event = waiting.popleft()
+            if not waiting:
+                del classes[order]
+                if not classes:
+                    del self._special[time]
+            action = event[1]
+            if action is not None:
+                done += 1
+                delay = action(event[2])
+                if delay is not None and event[1] is not None:
+                    self.at(time + delay, action, event[2], order)
+            if order == REPORT and time in self._events:
+                break
+            classes = self._special.get(time, {})
+            waiting = classes.get(order, ())
+        return done
+
+
+def _end_process(action: Callable[[Any], Any]) -> None:
+    """A StopIteration came out of an action: right if that is a generator's `send`, else a mistake."""
+    if type(getattr(action, "__self__", None)) is not GeneratorType:
+        raise  # noqa: PLE0704  (called from an except clause only)

@@ -1,24 +1,71 @@
 """The general mechanisms of a kernel. Every decision is asked of plugins through hooks."""
 
+from ntlab.machine.disks import PRESETS, Disk, DiskModel, SeekCurve
+from ntlab.machine.io import Device, File, Io, IoRequest, Layer, Read, Write
+from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.locks import Acquire, Release, SpinLock
 from ntlab.machine.machine import Machine
-from ntlab.machine.policy import SchedulerPolicy
+from ntlab.machine.memory import (
+    AddressSpace,
+    Allocate,
+    Backing,
+    Extent,
+    Free,
+    Memory,
+    MemoryPolicy,
+    Region,
+    Tally,
+    Touch,
+)
+from ntlab.machine.policy import IoPolicy, SchedulerPolicy
+from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, Processor
+from ntlab.machine.stages import Stage
 from ntlab.machine.threads import Compute, Process, Program, Request, Session, Sleep, Thread
 
 __all__ = [
     "NOMINAL",
+    "PRESETS",
     "Acquire",
+    "AddressSpace",
+    "Allocate",
+    "Backing",
+    "CompletionPort",
     "Compute",
+    "Dequeue",
+    "Device",
+    "Disk",
+    "DiskModel",
+    "Extent",
+    "File",
+    "Flow",
+    "Free",
+    "Io",
+    "IoPolicy",
+    "IoRequest",
+    "Layer",
+    "Link",
+    "Links",
     "Machine",
+    "Memory",
+    "MemoryPolicy",
+    "Packet",
+    "Post",
     "Process",
     "Processor",
     "Program",
+    "Read",
+    "Region",
     "Release",
     "Request",
     "SchedulerPolicy",
+    "SeekCurve",
     "Session",
     "Sleep",
     "SpinLock",
+    "Stage",
+    "Tally",
     "Thread",
+    "Touch",
+    "Write",
 ]

@@ -10,6 +10,7 @@ from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import HookManager, Mode, bind, specifications
 from ntlab.machine.interrupts import Interrupts
 from ntlab.machine.locks import Discipline, Locks, SpinLock
+from ntlab.machine.memory import Memory
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.threads import Process, Program, Session, Thread
@@ -56,6 +57,7 @@ class Machine:
         self.processors = self.scheduler.processors
         self.interrupts = Interrupts(self)
         self.locks = Locks(self)
+        self.memory = Memory(self)
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
@@ -193,6 +195,7 @@ class Machine:
             r"Processor(_Total)\% Interrupt Time": 100 * sum(p.interrupt_time for p in self.processors) / total,
             r"Processor(_Total)\DPCs Queued/sec": sum(p.dpcs for p in self.processors) / seconds,
             r"Processor(_Total)\% DPC Time": 100 * sum(p.dpc_time for p in self.processors) / total,
+            **self.memory.counters(),
         }
 
 

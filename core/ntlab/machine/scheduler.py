@@ -10,7 +10,7 @@ event, and a thread that becomes ready never overtakes one of its own priority.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ntlab.engine import FOREVER
@@ -553,6 +553,17 @@ class Scheduler:
             self._plan(processor)
 
     # -- for mechanisms above: locks, interrupts, virtual processors ------------------------------------
+
+    def watch_switches(self, watcher: Callable[[Processor, Thread | None, Thread | None], None]) -> None:
+        """Call `watcher(processor, old, new)` at each context switch from now on, before plugins see it."""
+        others = self._on_switch
+
+        def both(processor: Processor, old: Thread | None, new: Thread | None) -> None:
+            watcher(processor, old, new)
+            others(processor, old, new)
+
+        self._on_switch = watcher if others is None else both
+        self._noted = True
 
     def grant(self, thread: Thread) -> None:
         """End the open-ended work of a thread that spins: its program goes on when it next makes progress."""

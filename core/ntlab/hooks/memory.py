@@ -1,0 +1,54 @@
+"""What memory management asks. Pages are counted in pages of the machine's page size, nodes by number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ntlab.hooks.markers import hookspec, observer
+
+if TYPE_CHECKING:
+    from ntlab.machine.memory import AddressSpace, Memory, MemoryPolicy, Region
+    from ntlab.machine.threads import Thread
+
+
+@hookspec(firstresult=True)
+def memory_policy(machine: object) -> MemoryPolicy | None:
+    """The fixed rules and costs of memory. Asked once at boot; None everywhere gives `MemoryPolicy()`."""
+
+
+@hookspec(firstresult=True)
+def allocation_node(thread: Thread, region: Region) -> int | None:
+    """The home of pages that a running thread is about to get: the node that is tried first.
+
+    Asked at each demand-zero or hard fault. 2003: the node of the processor it runs on now. None
+    everywhere: node 0.
+    """
+
+
+@hookspec(firstresult=True)
+def fallback_order(memory: Memory, home: int) -> Sequence[int] | None:
+    """The nodes to try, in this order, once `home` has no page available. Need not name all, or skip `home`.
+
+    2003: any other. None everywhere: the others by number.
+    """
+
+
+@hookspec(firstresult=True)
+def pages_short(memory: Memory, pages: int) -> bool | None:
+    """A thread needs so many pages and none is available anywhere; asked again at each retry.
+
+    Whoever answers may make pages available at once (`memory.trim` of clean pages), or promise some: True
+    makes the thread wait until pages become available. Otherwise, if nothing is there and no I/O is under
+    way that will free any, the thread's request fails with STATUS_NO_MEMORY.
+    """
+
+
+@observer
+def pages_trimmed(memory: Memory, space: AddressSpace) -> None:
+    """Pages have left a working set for the modified and standby lists."""
+
+
+@observer
+def working_set_grew(space: AddressSpace) -> None:
+    """A fault has put pages into a working set. Called once for each request that faults."""

@@ -1,4 +1,4 @@
-"""Distributions that bring plugins, as a third party's would. The fixture `use_distributions` installs them."""
+"""Distributions that bring plugins, as a third party does. The fixture `use_distributions` installs them."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def simulate(job: Job, tables: Tables) -> Run:
         except NtlabError:
             raise
         except Exception as error:
-            blamed = _blamed(error, machine)
+            blamed = _blamed(error, job, machine)
             if blamed is None:
                 raise
             raise blamed from error
@@ -184,26 +184,40 @@ def _quiet_collector() -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-def _blamed(error: Exception, machine: Machine | None) -> PluginError | None:
+def _blamed(error: Exception, job: Job, machine: Machine | None) -> PluginError | None:
     """The plugin, and its hook, that an exception came out of; None where it is none's."""
     from ntlab.hooks import blame
 
-    at = traceback.extract_tb(error.__traceback__)
     found = blame(error, machine.manager) if machine is not None else None
     if found is None:
-        # Not in a hook of this machine: a workload, a program, an event, or a hook before boot was through.
-        folders = {plugin.folder: plugin for plugin in installed().plugins() if plugin.folder is not None}
-        for frame in reversed(at):
-            owner = next((folders[p] for p in Path(frame.filename).parents if p in folders), None)
-            if owner is not None:
-                found = owner.name, frame.name if frame.name in owner.hooks else ""
-                break
+        found = _nearest_plugin(error, job)
     if found is None:
         return None
     plugin, hook = found
-    last = at[-1]
+    last = traceback.extract_tb(error.__traceback__)[-1]
     what = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
     return PluginError(what, plugin=plugin, hook=hook)
+
+
+def _nearest_plugin(error: Exception, job: Job) -> tuple[str, str] | None:
+    """Whose code an exception passed last: a plugin's outside a hook (an event, a child machine), before the
+    machine was complete, or a workload's. The second is the hook, or "" where it was none."""
+    registry = installed()
+    used = [registry.plugin(name) for name in (*job.arm.plugins, job.use.partition(".")[0])]
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        subject = frame.f_locals.get("self")
+        for plugin in used:
+            if type(subject) is plugin.info.cls:
+                asked = [f.f_code.co_name for f in frames if f.f_locals.get("self") is subject]
+                return plugin.name, next((name for name in reversed(asked) if name in plugin.hooks), "")
+        for plugin in used:
+            if (
+                type(subject) in plugin.info.workloads
+                or plugin.folder in Path(frame.f_code.co_filename).parents
+            ):
+                return plugin.name, ""
+    return None
 
 
 # Processes

@@ -1,0 +1,275 @@
+"""Runs, results and the Python face, on the toy plugins."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ntlab
+from ntlab.errors import PluginError, SimulationError, UnknownNameError, UserError
+from ntlab.lab.api import Interrupted
+from ntlab.lab.registry import installed
+from ntlab.lab.results import Result
+from ntlab.lab.runner import HOOKS_VARIABLE, hooks_mode
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+RAISES = """
+name = "raises"
+hardware = "uni"
+workload = { use = "toy_base.runners", work = "1 ms" }
+plugins = { toy_base = {}, toy_raiser = { where = "WHERE" } }
+arms = { only = {} }
+"""
+
+
+def test_arms_share_their_seeds_and_differ_in_their_plugins() -> None:
+    result = ntlab.run("toy-turns")
+    before, after = result.arms["before"], result.arms["after"]
+    assert result.complete
+    assert result.holds
+    assert before.metrics["last_end"] == after.metrics["last_end"]  # the same work, seed by seed
+    assert before.metrics["switches"].mean < after.metrics["switches"].mean
+    assert before.digest != after.digest
+    assert r"System\Context Switches/sec" in before.counters
+    assert [(run.arm, run.seed) for run in result.runs] == [
+        ("before", 1), ("before", 2), ("before", 3), ("after", 1), ("after", 2), ("after", 3),
+    ]  # fmt: skip
+
+
+def test_with_the_mechanism_neutralised_the_claim_fails_and_the_arms_are_one() -> None:
+    result = ntlab.run("toy-turns", set={"toy_short.quantum": "60 ms"})
+    assert not result.holds
+    assert result.arms["before"].digest == result.arms["after"].digest
+
+
+def test_jobs_and_hook_modes_change_nothing() -> None:
+    def digests(**asked: Any) -> list[str]:
+        return [run.digest for run in ntlab.run("toy-turns", **asked).runs]
+
+    here = digests(hooks="direct")
+    assert len(set(here)) == 6
+    assert digests(hooks="plain") == here
+    assert digests(hooks="direct", jobs=2) == here
+    assert digests(hooks="plain", jobs=2) == here
+
+
+def test_more_seeds_leave_the_first_ones_as_they_were() -> None:
+    few, many = ntlab.run("toy-turns", seeds=2), ntlab.run("toy-turns", seeds=4)
+    of_many = {(run.arm, run.seed): run.digest for run in many.runs}
+    assert all(of_many[run.arm, run.seed] == run.digest for run in few.runs)
+
+
+def test_a_plugin_that_does_nothing_leaves_the_digest(tmp_path: Path) -> None:
+    definition = ntlab.run("toy-turns", seeds=1).experiment.document()
+    file = tmp_path / "more.toml"
+    file.write_text(
+        'name = "more"\nhardware = "uni"\n[workload]\nuse = "toy_base.runners"\nthreads = 3\n'
+        "[plugins.toy_base]\n[arms.without]\n[arms.with.plugins.toy_rival]\n".replace("with.", "including.")
+    )
+    arms = ntlab.run(file, seeds=1).arms
+    assert arms["without"].digest == arms["including"].digest
+    assert definition["arms"]["before"]["plugins"] == {"toy_base": {"quantum": "60 ms"}}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("where", "hook"),
+    [("policy", "scheduler_policy"), ("boot", "machine_booted"), ("thread", "thread_exited")],
+)
+def test_a_plugin_that_raises_is_named_with_its_hook(
+    where: str, hook: str, jobs: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "raises.toml"
+    file.write_text(RAISES.replace("WHERE", where))
+    with pytest.raises(PluginError) as caught:
+        ntlab.run(file, seeds=2, jobs=jobs)
+    assert (caught.value.plugin, caught.value.hook) == ("toy_raiser", hook)
+    assert f"ZeroDivisionError: raised in {where} (plugin.py, line " in str(caught.value)
+
+
+def test_a_workload_that_measures_nonsense_is_named() -> None:
+    with pytest.raises(PluginError, match=r"'toy_base': .*toy_base.runners' measured 'switches' as nan"):
+        ntlab.run("toy-turns", set={"workload.nonsense": True})
+
+
+def test_a_claim_of_an_unknown_metric_is_told_after_the_first_run(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    shipped = installed().experiment_files["toy-wrong"][1].read_text()
+    file.write_text(shipped.replace('"switches"', '"swiches"'))
+    seen: list[int] = []
+    with pytest.raises(UnknownNameError, match=r"claim 'toy-fewer-switches': unknown metric 'swiches'"):
+        ntlab.run(file, progress=lambda done, of, last: seen.append(done))
+    assert seen == []
+
+
+def test_a_counter_can_be_claimed(tmp_path: Path) -> None:
+    file = tmp_path / "counter.toml"
+    shipped = installed().experiment_files["toy-wrong"][1].read_text()
+    file.write_text(
+        shipped.replace('"switches"', r"'System\Context Switches/sec'").replace(
+            "after < before", "after > before"
+        )
+    )
+    (claim,) = ntlab.run(file, seeds=4).claims
+    assert claim.holds
+    assert claim.unit == "1"
+
+
+def test_a_result_holds_all_that_it_takes_to_run_it_again(tmp_path: Path) -> None:
+    result = ntlab.run("toy-turns", set={"toy_short.quantum": "7 ms"}, seeds=2, out=tmp_path)
+    (file,) = tmp_path.iterdir()
+    content = json.loads(file.read_text())
+    assert content == json.loads(json.dumps(result.to_json()))
+    assert content["definition"]["arms"]["after"]["plugins"]["toy_short"] == {
+        "quantum": "7 ms",
+        "style": "plain",
+    }
+    assert tomllib.loads(content["profiles"]["uni"])
+    assert content["versions"]["plugins"]["toy_base"] == {"distribution": "ntlab-toy", "version": "1.0"}
+    assert content["versions"]["ntlab"] == ntlab.__version__
+    again = ntlab.rerun(tmp_path)
+    assert again.same
+    assert len(again.digests) == 4
+    assert again.versions == {}
+    content["runs"][0]["digest"] = "0" * 64
+    content["versions"]["plugins"]["toy_base"]["version"] = "0.9"
+    file.write_text(json.dumps(content))
+    changed = ntlab.rerun(file)
+    assert not changed.same
+    assert changed.versions == {"plugins.toy_base.version": ("0.9", "1.0")}
+
+
+def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
+    def interrupt(done: int, of: int, last: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        ntlab.run("toy-turns", out=tmp_path, progress=interrupt)
+    content = json.loads((tmp_path / "toy-turns.json").read_text())
+    assert len(content["runs"]) == len(caught.value.result.runs) == 2
+    assert not content["complete"]
+    assert content["claims"] == []
+    assert "interrupted" in repr(caught.value.result)
+    assert ntlab.rerun(tmp_path).same
+
+
+def test_finished_runs_are_on_disk_before_the_next_begins(tmp_path: Path) -> None:
+    counts: list[int] = []
+
+    def count(done: int, of: int, last: str) -> None:
+        counts.append(len((tmp_path / "toy-turns.runs.jsonl").read_text().splitlines()))
+
+    ntlab.run("toy-turns", out=tmp_path, progress=count)
+    assert counts == [1, 2, 3, 4, 5, 6]
+    assert [file.name for file in tmp_path.iterdir()] == ["toy-turns.json"]
+
+
+def test_an_output_folder_that_cannot_be_is_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: cannot be written to"):
+        ntlab.run("toy-turns", out=tmp_path / "file", progress=lambda *_: pytest.fail("something ran"))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "cannot be read"),
+        ("{", "is not JSON"),
+        ("[]", "is not a result of ntlab"),
+        ('{"format": "ntlab-result-1"}', "is no whole result: 'definition' is missing"),
+    ],
+)
+def test_what_is_no_result_is_told(tmp_path: Path, content: str | None, told: str) -> None:
+    file = tmp_path / "result.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError, match=rf"result.json: {told}"):
+        ntlab.rerun(file)
+
+
+def test_claims_of_some_ids_run_only_what_they_need() -> None:
+    seen: list[str] = []
+    report = ntlab.claims(["toy-more-switches"], progress=lambda done, of, last: seen.append(last))
+    assert [claim.claim.id for claim in report.claims] == ["toy-more-switches"]
+    assert len(seen) == 6
+    assert report.holds
+    assert [claim.claim.id for claim in ntlab.claims(["X2"]).claims] == ["toy-more-switches", "toy-same-work"]
+    assert [claim.holds for claim in ntlab.claims().claims] == [True, True, False]
+    with pytest.raises(UnknownNameError, match=r"unknown claim 'X3'.*'X2'"):
+        ntlab.claims(["X3"])
+
+
+def test_claims_judge_the_same_runs_as_run_does() -> None:
+    report, result = ntlab.claims(["toy-turns"], jobs=2), ntlab.run("toy-turns")
+    assert [claim.to_json() for claim in report.claims] == [claim.to_json() for claim in result.claims]
+
+
+def test_reports_read_well_and_give_columns() -> None:
+    result = ntlab.run("toy-turns")
+    assert "toy-turns on uni, 3 seeds" in repr(result)
+    assert "<table>" in result._repr_html_()
+    columns = result.columns()
+    assert columns["arm"] == ["before"] * 3 + ["after"] * 3
+    assert columns["switches"] == [run.metrics["switches"] for run in result.runs]
+    for report in (result, ntlab.claims(["X2"]), ntlab.plugins(), ntlab.experiments()):
+        assert len({len(column) for column in report.columns().values()}) == 1
+        assert json.loads(json.dumps(report.to_json())) is not None
+
+
+def test_plugins_are_described() -> None:
+    (described,) = ntlab.plugins("toy_short").to_json()
+    assert described["requires"] == ["toy_base"]
+    assert described["hooks"] == ["scheduler_policy"]
+    assert described["options"][0] == {
+        "name": "quantum",
+        "type": "Duration",
+        "default": "5 ms",
+        "help": "A thread's turn.",
+        "minimum": 1_000_000,
+        "maximum": None,
+    }
+
+
+def test_the_hook_mode_is_asked_for_or_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(HOOKS_VARIABLE, raising=False)
+    assert hooks_mode() == "direct"
+    monkeypatch.setenv(HOOKS_VARIABLE, "plain")
+    assert hooks_mode() == "plain"
+    assert hooks_mode("direct") == "direct"
+    monkeypatch.setenv(HOOKS_VARIABLE, "plane")
+    with pytest.raises(UnknownNameError, match=r"NTLAB_HOOKS: unknown hook mode 'plane'.*'plain'"):
+        hooks_mode()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("wrong", where="here", expected="right"),
+        UnknownNameError("plugin", "x", ["y"], where="here"),
+        PluginError("broke", plugin="p", hook="h"),
+        SimulationError("must not be"),
+    ],
+)
+def test_errors_come_back_whole_from_another_process(error: Exception) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+def test_a_result_is_data_only() -> None:
+    result = ntlab.run("toy-wrong", seeds=1)
+    assert isinstance(result, Result)
+    assert result.to_json()["arms"]["before"]["metrics"]["switches"] == {
+        "mean": result.runs[0].metrics["switches"],
+        "ci95": [result.runs[0].metrics["switches"]] * 2,
+        "n": 1,
+        "unit": "1",
+    }

@@ -1,0 +1,367 @@
+"""The command line: its commands, JSON shapes, exit codes and one-line errors, on the toy plugins."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ntlab
+from distributions import TOY, write_distribution
+from ntlab.cli.main import main
+
+Captured = pytest.CaptureFixture[str]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What a fresh process needs to find ntlab and the toy plugins."""
+    paths = [str(TOY), str(Path(ntlab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
+
+
+def ntlab_process(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ntlab", *arguments],
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def printed(capsys: Captured, *arguments: str) -> Any:
+    """The JSON that a command prints; its exit code must be 0."""
+    assert main(arguments) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+# The commands
+
+
+@pytest.mark.usefixtures("toy")
+class TestCommands:
+    def test_claims(self, capsys: Captured) -> None:
+        assert main(["claims", "--json", "--jobs", "1"]) == 1
+        report = json.loads(capsys.readouterr().out)
+        assert (report["holds"], report["fails"]) == (2, 1)
+        first = report["claims"][0]
+        assert {"id", "ledger", "plugin", "experiment", "metric", "unit", "arms", "expect", "holds"} <= set(
+            first
+        )
+        assert (first["id"], first["ledger"], first["plugin"]) == ("toy-more-switches", "X2", "toy_base")
+        before = first["arms"]["before"]
+        assert before["n"] == 3
+        assert before["ci95"][0] < before["mean"] < before["ci95"][1]
+        assert [claim["holds"] for claim in report["claims"]] == [True, True, False]
+
+    def test_claims_in_words(self, capsys: Captured) -> None:
+        assert main(["claims", "X2", "--jobs", "1"]) == 0
+        out = capsys.readouterr().out
+        assert "toy-more-switches" in out
+        assert "2 of 2 claims hold." in out
+        assert "FAILS" not in out
+
+    def test_run(self, capsys: Captured) -> None:
+        result = printed(
+            capsys, "run", "toy-turns", "--json", "--jobs", "1", "--seeds", "4", "--hardware", "smp-4"
+        )
+        assert (result["experiment"], result["hardware"], result["seeds"]) == ("toy-turns", "smp-4", 4)
+        metric = result["arms"]["after"]["metrics"]["last_end"]
+        assert metric["unit"] == "ns"
+        assert metric["ci95"][0] <= metric["mean"] <= metric["ci95"][1]
+        assert len(result["arms"]["after"]["digest"]) == 64
+        assert [claim["holds"] for claim in result["claims"]] == [True, True]
+
+    def test_run_exits_1_where_a_claim_fails(self, capsys: Captured) -> None:
+        assert main(["run", "toy-turns", "--jobs", "1", "--set", "toy_short.quantum=60 ms"]) == 1
+        assert "FAILS" in capsys.readouterr().out
+
+    def test_run_in_words_has_units(self, capsys: Captured) -> None:
+        assert main(["run", "toy-turns", "--jobs", "1"]) == 0
+        out = capsys.readouterr().out
+        assert "toy-turns on uni, 3 seeds" in out
+        assert " ms ± " in out
+
+    def test_run_and_rerun_a_file(self, capsys: Captured, tmp_path: Path) -> None:
+        file = tmp_path / "mine.toml"
+        file.write_text(
+            (TOY / "ntlab_toy/experiments/toy-turns.toml").read_text().replace("toy-turns", "mine")
+        )
+        out = tmp_path / "deep" / "folder"
+        assert (
+            main(["run", str(file), "--out", str(out), "--jobs", "1", "--set", "before.workload.threads=2"])
+            == 1
+        )
+        assert [path.name for path in out.iterdir()] == ["mine.json"]
+        file.unlink()
+        assert main(["rerun", str(out / "mine.json"), "--jobs", "1"]) == 0
+        assert "The digests are the same." in capsys.readouterr().out
+        content = json.loads((out / "mine.json").read_text())
+        content["runs"][1]["digest"] = "0" * 64
+        (out / "mine.json").write_text(json.dumps(content))
+        assert main(["rerun", str(out), "--jobs", "1", "--json"]) == 1
+        assert not json.loads(capsys.readouterr().out)["same"]
+
+    def test_experiments(self, capsys: Captured) -> None:
+        first = printed(capsys, "experiments", "--json")[0]
+        assert (first["name"], first["arms"]) == ("toy-turns", ["before", "after"])
+        assert main(["experiments"]) == 0
+        assert "Shorter turns, more switches" in capsys.readouterr().out
+
+    def test_plugins(self, capsys: Captured) -> None:
+        plugins = printed(capsys, "plugins", "--json")
+        assert [plugin["name"] for plugin in plugins] == ["toy_base", "toy_raiser", "toy_rival", "toy_short"]
+        keys = {"name", "summary", "release", "ledger", "options", "hooks", "requires", "conflicts"}
+        assert all(keys <= set(plugin) for plugin in plugins)
+        assert all({"name", "type", "default", "help"} <= set(option) for option in plugins[0]["options"])
+        assert main(["plugins", "show", "toy_short"]) == 0
+        out = capsys.readouterr().out
+        assert '"plain" | "fancy"' in out
+        assert "toy_base" in out
+
+    def test_topology(self, capsys: Captured, tmp_path: Path) -> None:
+        keys = {"name", "processors", "cores", "packages", "nodes", "memory_bytes", "distances"}
+        for profile in printed(capsys, "topology", "list", "--json"):
+            shown = printed(capsys, "topology", "show", profile["name"], "--json")
+            assert keys <= set(shown)
+            assert shown["processors"] == profile["processors"]
+        assert main(["topology", "show", "demo-256"]) == 0
+        assert "memory" in capsys.readouterr().out
+        file = tmp_path / "copy.toml"
+        assert main(["topology", "import", str(ntlab_profile("smp-4")), "-o", str(file)]) == 0
+        capsys.readouterr()
+        copy, original = (
+            printed(capsys, "topology", "show", name, "--json") for name in (str(file), "smp-4")
+        )
+        assert copy == original
+
+
+def ntlab_profile(name: str) -> Path:
+    from ntlab.topology import profiles
+
+    return profiles()[name]
+
+
+# Mistakes
+
+
+EXPERIMENT = """
+name = "mine"
+hardware = "uni"
+workload = { use = "toy_base.runners", work = "1 ms" }
+plugins = { PLUGINS }
+arms = { one = {}, two = {} }
+"""
+
+MISTAKES = [
+    (
+        ["run", "toy-trun"],
+        "unknown experiment 'toy-trun'; expected one of 2 known, did you mean 'toy-turns'?",
+    ),
+    (["run", "absent.toml"], "absent.toml: cannot be read: No such file or directory"),
+    (["run", "toy-turns", "--hardware", "opteron-5s"], "--hardware: unknown hardware 'opteron-5s'"),
+    (["run", "toy-turns", "--hardware", "absent.xml"], "absent.xml"),
+    (["run", "toy-turns", "--set", "toy_shrt.quantum=5 ms"], "unknown plugin 'toy_shrt'"),
+    (["run", "toy-turns", "--set", "toy_short.quant=5 ms"], "unknown option 'quant'"),
+    (["run", "toy-turns", "--set", "toy_short.quantum=5 KiB"], "'5 KiB' has the unit 'KiB'"),
+    (["run", "toy-turns", "--set", "toy_short.quantum"], "expected key=value"),
+    (["run", "toy-turns", "--seeds", "0"], "--seeds: 0 seeds; expected at least 1"),
+    (["run", "toy-turns", "--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
+    (["run", "toy-turns", "--jobs", "0"], "--jobs: 0 jobs; expected at least 1"),
+    (["run", "toy-turns", "--hooks", "plane"], "unknown hook mode 'plane'"),
+    (["run", "toy-turns", "--out", f"{__file__}/results"], "cannot be written to"),
+    (["run"], "the following arguments are required"),
+    (["claims", "toy-more-swiches"], "unknown claim 'toy-more-swiches'"),
+    (["plugins", "show", "toy_bass"], "unknown plugin 'toy_bass'"),
+    (["rerun", "absent.json"], "absent.json: cannot be read"),
+    (["topology", "show", "opteron"], "unknown hardware 'opteron'"),
+    (["topology", "import", "uni", "-o", f"{__file__}/x.toml"], "cannot be written"),
+    (["walk"], "invalid choice: 'walk'"),
+    ([], "arguments are required"),
+]
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(("arguments", "told"), MISTAKES)
+def test_a_mistake_is_one_line_and_exit_2(arguments: Sequence[str], told: str, capsys: Captured) -> None:
+    try:
+        code: Any = main(arguments)
+    except SystemExit as ended:  # argparse
+        code = ended.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("ntlab: error: ")
+    assert told in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("plugins", "told"),
+    [
+        ("toy_base = {}, toy_short = {}, toy_rival = {}", "the plugins 'toy_rival' and 'toy_short' conflict"),
+        ("toy_short = {}", "plugin 'toy_short' requires plugin 'toy_base', which is not used"),
+        ("toy_raiser = { where = 'boot' }", "plugin 'toy_raiser', hook 'machine_booted': ZeroDivisionError"),
+        ("toy_raiser = { where = 'thread' }", "plugin 'toy_raiser', hook 'thread_exited': ZeroDivisionError"),
+    ],
+)
+def test_mistakes_of_plugins(plugins: str, told: str, capsys: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(EXPERIMENT.replace("PLUGINS", plugins))
+    assert main(["run", str(file), "--jobs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_cycle_in_the_order(use_distributions: Any, tmp_path: Path, capsys: Captured) -> None:
+    one = (
+        "from ntlab import plugin\n"
+        "@plugin(name='{}', summary='', release='ws2008', after=('{}',))\n"
+        "class P: ...\n"
+    )
+    write_distribution(
+        tmp_path,
+        "ntlab-cycle",
+        plugins={"hen": "ntlab_hen:P", "egg": "ntlab_egg:P"},
+        modules={"ntlab_hen.py": one.format("hen", "egg"), "ntlab_egg.py": one.format("egg", "hen")},
+    )
+    use_distributions(TOY, tmp_path)
+    file = tmp_path / "mine.toml"
+    file.write_text(EXPERIMENT.replace("PLUGINS", "hen = {}, egg = {}"))
+    assert main(["run", str(file)]) == 2
+    assert (
+        "mine.toml: arms.one: the order of the plugins is a cycle: egg -> hen -> egg"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.usefixtures("toy")
+def test_where_an_error_came_from_is_shown_on_request(capsys: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(EXPERIMENT.replace("PLUGINS", "toy_raiser = {}"))
+    assert main(["--traceback", "run", str(file), "--jobs", "1"]) == 2
+    assert "ntlab_toy/plugin.py" in capsys.readouterr().err
+
+
+# The process
+
+
+def test_digests_are_the_same_in_every_process() -> None:
+    runs = [
+        ntlab_process("run", "toy-turns", "--json", "--jobs", jobs, PYTHONHASHSEED=seed, NTLAB_HOOKS=hooks)
+        for jobs, seed, hooks in [("1", "0", "direct"), ("2", "1", "plain"), ("1", "random", "direct")]
+    ]
+    digests = [{name: arm["digest"] for name, arm in json.loads(run.stdout)["arms"].items()} for run in runs]
+    assert digests[0] == digests[1] == digests[2]
+
+
+def test_the_version() -> None:
+    ran = ntlab_process("--version")
+    assert (ran.stdout, ran.returncode) == (f"ntlab {ntlab.__version__}\n", 0)
+
+
+def test_a_pipe_gets_plain_text() -> None:
+    ran = ntlab_process("run", "toy-turns", "--jobs", "1")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "\x1b" not in ran.stdout
+    assert "switches" in ran.stdout
+
+
+def test_a_terminal_gets_colours_and_whole_words() -> None:
+    outer, inner = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ntlab", "run", "toy-turns", "--jobs", "1"],
+        env=environment(TERM="xterm-256color", COLUMNS="200", NO_COLOR=""),
+        stdout=inner,
+        stderr=inner,
+    ) as process:
+        os.close(inner)
+        shown = b""
+        while True:
+            try:
+                some = os.read(outer, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not some:
+                break
+            shown += some
+    os.close(outer)
+    assert process.returncode == 0
+    assert b"\x1b[32mholds" in shown
+    assert b"toy-more-switches" in shown
+
+
+def test_a_reader_who_leaves_is_no_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "ntlab", "topology", "show", "demo-256", "--json"],
+        env=environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        error = process.stderr.read()
+    assert (process.returncode, error) == (141, b"")
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupt_leaves_finished_runs_and_no_traceback(jobs: str, tmp_path: Path) -> None:
+    arguments = ["run", "toy-turns", "--seeds", "200", "--set", "workload.pause=0.1", "--jobs", jobs]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ntlab", *arguments, "--out", str(tmp_path)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches a whole group of processes
+    ) as process:
+        journal = tmp_path / "toy-turns.runs.jsonl"
+        while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") >= 2):
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        out, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in error
+    assert error.count("\n") == 1
+    assert error.startswith("ntlab: interrupted; ")
+    content = json.loads((tmp_path / "toy-turns.json").read_text())
+    assert 2 <= len(content["runs"]) < 400
+    assert not content["complete"]
+
+
+@pytest.mark.parametrize("code", ["import ntlab", "from ntlab.cli.main import main; main(['--help'])"])
+def test_the_start_is_light(code: str) -> None:
+    heavy = ["cattrs", "defusedxml", "multiprocessing", "networkx", "pluggy", "rich"]
+    program = f"""
+import sys
+try:
+    {code}
+except SystemExit:
+    pass
+print("heavy:", [name for name in {heavy} if name in sys.modules])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert "heavy: []" in ran.stdout
+
+
+def test_names_are_found_when_they_are_used() -> None:
+    assert set(ntlab.__all__) <= {name for name in ntlab.__all__ if getattr(ntlab, name) is not None}
+    assert set(dir(ntlab)) == set(ntlab.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'rum'"):
+        _ = ntlab.rum  # type: ignore[attr-defined]

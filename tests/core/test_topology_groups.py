@@ -69,6 +69,10 @@ def test_first_fit_alone_would_need_one_group_more() -> None:
     assert len(loads(machine(sizes).group_of)) == 2
 
 
+def test_the_most_nodes_there_may_be() -> None:
+    assert loads(machine([1] * 512).group_of) == [64] * 8
+
+
 def test_the_demonstration_machine_has_four_groups_of_four_near_nodes() -> None:
     tables = load("demo-256").freeze()
     assert loads(tables.group_of) == [64] * 4

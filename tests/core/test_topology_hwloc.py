@@ -310,6 +310,9 @@ WHOLE = text()
         (WHOLE.replace('"Core" os_index="0" cpuset="0xc"', '"Core" os_index="0" cpuset="0x1c"'),
          "processor 4 is in two cores"),
         (WHOLE.replace('cpuset="0x20"', 'cpuset="twenty"'), "PU 5 has cpuset='twenty'"),
+        (WHOLE.replace('cpuset="0x20"', 'cpuset="-0x20"'), "PU 5 has cpuset='-0x20'"),
+        (WHOLE.replace('"Core" os_index="0" cpuset="0xc"', '"Core" os_index="0" cpuset="0xf...f"'),
+         "Core 0 has an endless cpuset"),
         (WHOLE.replace('os_index="5"', 'os_index="99999999999999"'), "less than"),
         (WHOLE.replace('local_memory="1073741824"', 'local_memory="-1"'), "NUMANode 0 has local_memory='-1'"),
         (text(after='<distances2 type="NUMANode" nbobjs="2" kind="5" indexing="os"><indexes>0 1</indexes>'

@@ -226,6 +226,10 @@ def _island() -> Topology:
     return topology
 
 
+def _thousand_nodes() -> Topology:
+    return nodes_in_a_line(1000, 1, 1, 1)
+
+
 def _ragged() -> Topology:
     topology = two_nodes()
     topology.distances = [[10, 20], [20]]
@@ -257,6 +261,7 @@ def _faster_than_nothing() -> Topology:
         (_afloat, "node:9 is not contained in the machine"),
         (_island, "no link leads from node:0 to node:2"),
         (_faster_than_nothing, "the link node:0 - node:1 has -1 ns"),
+        (_thousand_nodes, "there are 1000 nodes; expected at most 512"),
         (_ragged, "expected 2 rows of 2"),
         (_zero_diagonal, "a 0 on its diagonal"),
     ],

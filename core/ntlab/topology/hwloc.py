@@ -28,6 +28,7 @@ MAX_DEPTH = 200
 _EXPECTED = "hwloc XML of format 2.0 or 3.0"
 _CACHE = re.compile(r"L([1-5])(i?)Cache\Z")
 _CACHE_TYPES = {"0": "unified", "1": "data", "2": "instruction"}
+_WORD = re.compile(r"(0x[0-9a-fA-F]{1,8})?\Z")
 _GROUPS = {"Group": "", "Die": "die"}
 # The type of an OSDev is a number in format 2 and a set of bits in format 3.
 _DEVICE_TYPES = {
@@ -100,11 +101,11 @@ class _Reader:
             raise self.error("there is no object of type Machine below <topology>")
         self.machine = machine
         self.format3 = root.get("version", "").startswith("3")
-        everything = -1
-        self.allowed = self.bitmap(machine, "allowed_cpuset", everything) if allowed_only else everything
-        self.allowed_memory = (
-            self.bitmap(machine, "allowed_nodeset", everything) if allowed_only else everything
-        )
+        self.allowed = self.allowed_memory = -1
+        if allowed_only and "allowed_cpuset" in machine.attrib:
+            self.allowed = self.bitmap(machine, "allowed_cpuset")
+        if allowed_only and "allowed_nodeset" in machine.attrib:
+            self.allowed_memory = self.bitmap(machine, "allowed_nodeset")
 
     def error(self, what: str, expected: str = "") -> TopologyError:
         return TopologyError(what, where=self.where, expected=expected)
@@ -123,26 +124,26 @@ class _Reader:
             raise self.error(f"{_named(element)} has os_index={number}", f"less than {MAX_PROCESSORS}")
         return number
 
-    def bitmap(self, element: Element, key: str, default: int | None = None) -> int:
+    def bitmap(self, element: Element, key: str) -> int:
         """hwloc's sets: words of 32 bits in hexadecimal, the highest first, an empty word for zero, and
         "0xf...f" for all bits above, which a negative Python integer is too."""
-        text = element.get(key)
-        if text is None and default is not None:
-            return default
-        words = (text or "").split(",")
+        text = element.get(key, "")
+        words = text.split(",")
         value = 0
         if words[0] == "0xf...f":
             value = -1
             words = words[1:]
-        if text is None or len(words) > MAX_PROCESSORS // 32:
-            raise self.error(f"{_named(element)} has no usable {key}")
+        if not text or len(words) > MAX_PROCESSORS // 32 or not all(map(_WORD.match, words)):
+            raise self.error(f"{_named(element)} has {key}={text!r}", "a set such as '0x0000000f'")
         for word in words:
-            try:
-                value = value << 32 | (int(word, 16) if word else 0)
-            except ValueError:
-                raise self.error(
-                    f"{_named(element)} has {key}={text!r}", "a set such as '0x0000000f'"
-                ) from None
+            value = value << 32 | int(word or "0", 16)
+        return value
+
+    def cpuset(self, element: Element) -> int:
+        """The processors of an object, which unlike the allowed ones cannot be all that there may be."""
+        value = self.bitmap(element, "cpuset")
+        if value < 0:
+            raise self.error(f"{_named(element)} has an endless cpuset")
         return value
 
     def topology(self, name: str) -> Topology:
@@ -154,7 +155,7 @@ class _Reader:
         for element, _ in objects:
             if element.get("type") == "PU":
                 index = self.index(element)
-                if self.bitmap(element, "cpuset", 1 << index) != 1 << index:
+                if self.cpuset(element) != 1 << index:
                     raise self.error(f"processor {index} has the cpuset {element.get('cpuset')!r}")
                 if index in bit:
                     raise self.error(f"processor {index} occurs twice")
@@ -178,7 +179,7 @@ class _Reader:
                 homes[element] = self.locality(element, ancestors)
             part = self.part(element, kind)
             if part is not None:
-                part.processors = here(self.bitmap(element, "cpuset"))
+                part.processors = here(self.cpuset(element))
                 parts[element] = part
         self.settle(homes)
         for element, cpuset in homes.items():
@@ -228,19 +229,17 @@ class _Reader:
     def locality(self, node: Element, ancestors: tuple[Element, ...]) -> int:
         """The processors near a node, which hwloc writes as the set of the object that the node hangs
         from."""
-        cpuset = self.bitmap(node, "cpuset")
+        cpuset = self.cpuset(node)
         holder = next(e for e in reversed(ancestors) if e.get("type") not in ("MemCache", "NUMANode"))
-        if cpuset and cpuset != self.bitmap(holder, "cpuset"):
+        if cpuset and cpuset != self.cpuset(holder):
             both = f"{node.get('cpuset')} and {holder.get('cpuset')}"
             twice = [
                 other
                 for other in self.machine.iter("object")
-                if other is not node
-                and other.get("type") == "NUMANode"
-                and self.bitmap(other, "cpuset") & cpuset
+                if other is not node and other.get("type") == "NUMANode" and self.cpuset(other) & cpuset
             ]
             if twice:
-                shared = members(self.bitmap(twice[0], "cpuset") & cpuset)[0]
+                shared = members(self.cpuset(twice[0]) & cpuset)[0]
                 raise self.error(f"processor {shared} is in two nodes, {_named(node)} and {_named(twice[0])}")
             raise self.error(
                 f"{_named(node)} and the {holder.get('type')} around it have different cpusets, {both}"
@@ -274,7 +273,7 @@ class _Reader:
             infos = {info.get("name"): info.get("value") or "" for info in kind.iter("info")}
             text = infos.get("FrequencyBaseMHz") or infos.get("FrequencyMaxMHz") or ""
             if text.isascii() and text.isdigit() and int(text):
-                speeds.update(dict.fromkeys(members(max(self.bitmap(kind, "cpuset", 0), 0)), int(text)))
+                speeds.update(dict.fromkeys(members(self.cpuset(kind)), int(text)))
         return speeds
 
     def devices(

@@ -31,6 +31,8 @@ DEFAULT_BANDWIDTH = 6_400_000_000
 40555)."""
 DEFAULT_SPEED = 2000
 """Clock of a processor in MHz where the description states none: a guess."""
+MAX_NODES = 512
+"""Beyond any machine; the tables between nodes grow with the square."""
 LOCAL_DISTANCE, REMOTE_DISTANCE = 10, 20
 """Relative distances assumed for several nodes of which nothing is stated: ACPI's, for a machine without
 SLIT."""
@@ -160,6 +162,8 @@ def freeze(topology: Topology, group_limit: int = 64) -> Tables:
         raise TopologyError("there is no processor", where=where)
     if not nodes:
         raise TopologyError("there is no node", where=where)
+    if len(nodes) > MAX_NODES:
+        raise TopologyError(f"there are {len(nodes)} nodes", where=where, expected=f"at most {MAX_NODES}")
 
     number = {vertex: i for same in kinds.values() for i, vertex in enumerate(same)}
     mask = dict.fromkeys(graph, 0)

@@ -360,6 +360,14 @@ print("heavy:", [name for name in {heavy} if name in sys.modules])
     assert "heavy: []" in ran.stdout
 
 
+def test_a_machine_reads_well_and_gives_columns() -> None:
+    machine = ntlab.topology("opteron-4s")
+    assert "8 processor" in repr(machine)
+    assert "<td>8</td>" in machine._repr_html_()
+    assert machine.columns()["node"] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert ntlab.topology.load is sys.modules["ntlab.topology"].load  # type: ignore[attr-defined]
+
+
 def test_names_are_found_when_they_are_used() -> None:
     assert set(ntlab.__all__) <= {name for name in ntlab.__all__ if getattr(ntlab, name) is not None}
     assert set(dir(ntlab)) == set(ntlab.__all__)

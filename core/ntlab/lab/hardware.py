@@ -8,47 +8,23 @@ import attrs
 
 from ntlab.lab.tables import Report, Table, as_columns
 from ntlab.quantities import format_rate, format_size
-from ntlab.topology import Tables, load, profiles
+from ntlab.topology import Topology, load, profiles
 
 
 @attrs.frozen(kw_only=True, repr=False)
 class MachineReport(Report):
     """A machine in short. `columns()` has one row a processor."""
 
-    hardware: Tables
+    topology: Topology
 
     def to_json(self) -> dict[str, Any]:
-        frozen = self.hardware
-        return {
-            "name": frozen.name,
-            "source": frozen.source,
-            "processors": frozen.processors,
-            "cores": frozen.cores,
-            "packages": frozen.packages,
-            "nodes": frozen.nodes,
-            "groups": frozen.groups,
-            "memory_bytes": frozen.memory,
-            "distances": None if frozen.distances is None else [list(row) for row in frozen.distances],
-            "latency_ns": [list(row) for row in frozen.latency],
-            "latency_basis": frozen.latency_basis,
-            "node_memory_bytes": list(frozen.node_memory),
-            "node_processors": [list(processors) for processors in frozen.node_processors],
-        }
+        return self.topology.to_json()
 
     def columns(self) -> dict[str, list[Any]]:
-        frozen = self.hardware
-        return {
-            "processor": list(range(frozen.processors)),
-            "os_index": list(frozen.os_index),
-            "core": list(frozen.core_of),
-            "package": list(frozen.package_of),
-            "node": list(frozen.node_of),
-            "group": list(frozen.group_of),
-            "speed_mhz": list(frozen.speed),
-        }
+        return self.topology.columns()
 
     def tables(self) -> list[Table]:
-        frozen = self.hardware
+        frozen = self.topology.freeze()
         facts = [
             ["processors", str(frozen.processors)],
             ["cores", str(frozen.cores)],
@@ -84,48 +60,33 @@ class MachineReport(Report):
 class ProfileList(Report):
     """The shipped hardware profiles."""
 
-    machines: dict[str, Tables]
+    machines: dict[str, Topology]
 
     def to_json(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": name,
-                "processors": frozen.processors,
-                "cores": frozen.cores,
-                "packages": frozen.packages,
-                "nodes": frozen.nodes,
-                "memory_bytes": frozen.memory,
-                "source": frozen.source,
-            }
-            for name, frozen in self.machines.items()
-        ]
+        keys = ("processors", "cores", "packages", "nodes", "memory_bytes", "source")
+        described = {name: topology.to_json() for name, topology in self.machines.items()}
+        return [{"name": name, **{key: facts[key] for key in keys}} for name, facts in described.items()]
 
     def columns(self) -> dict[str, list[Any]]:
         return as_columns(self.to_json())
 
     def tables(self) -> list[Table]:
+        counts = ("processors", "cores", "packages", "nodes")
         rows = [
-            [
-                name,
-                str(frozen.processors),
-                str(frozen.cores),
-                str(frozen.packages),
-                str(frozen.nodes),
-                format_size(frozen.memory),
-            ]
-            for name, frozen in self.machines.items()
+            [one["name"], *(str(one[count]) for count in counts), format_size(one["memory_bytes"])]
+            for one in self.to_json()
         ]
-        return [Table(["profile", "processors>", "cores>", "packages>", "nodes>", "memory>"], rows)]
+        return [Table(["profile", *(f"{count}>" for count in counts), "memory>"], rows)]
 
 
 def describe(machine: str) -> MachineReport:
     """A machine by profile name or file. Raises UserError as `ntlab.topology.load` does."""
-    return MachineReport(hardware=load(machine).freeze())
+    return MachineReport(topology=load(machine))
 
 
 def profile_list() -> ProfileList:
     """The shipped profiles."""
-    return ProfileList(machines={name: load(path).freeze() for name, path in profiles().items()})
+    return ProfileList(machines={name: load(path) for name, path in profiles().items()})
 
 
 def _matrix(rows: Any, title: str) -> Table:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from ntlab.errors import UnknownNameError
 from ntlab.topology.groups import assign_groups
@@ -70,3 +72,13 @@ def to_profile(topology: Topology) -> str:
     from ntlab.topology import profile
 
     return profile.write(topology)
+
+
+class _Callable(ModuleType):
+    """`ntlab.topology("smp-4")` is offered beside this package, under the same name: so it can be called."""
+
+    def __call__(self, name: str | Path, *, allowed_only: bool = True) -> Topology:
+        return load(name, allowed_only=allowed_only)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -23,6 +23,7 @@ A value of None or an absent one means that the description does not say.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ntlab.errors import UnknownNameError
@@ -62,6 +63,44 @@ class Topology:
             f"{len(self.vertices(kind))} {kind}" for kind in ("processor", "core", "package", "node")
         )
         return f"<Topology {self.name!r}: {counts}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{key}</th><td>{escape(str(fact))}</td></tr>" for key, fact in self.to_json().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def to_json(self) -> dict[str, Any]:
+        """The machine in short, as plain data. Raises TopologyError as `freeze` does."""
+        tables = self.freeze()
+        return {
+            "name": tables.name,
+            "source": tables.source,
+            "processors": tables.processors,
+            "cores": tables.cores,
+            "packages": tables.packages,
+            "nodes": tables.nodes,
+            "groups": tables.groups,
+            "memory_bytes": tables.memory,
+            "distances": None if tables.distances is None else [list(row) for row in tables.distances],
+            "latency_ns": [list(row) for row in tables.latency],
+            "latency_basis": tables.latency_basis,
+            "node_memory_bytes": list(tables.node_memory),
+            "node_processors": [list(processors) for processors in tables.node_processors],
+        }
+
+    def columns(self) -> dict[str, list[int]]:
+        """One row a processor, for a data frame. Raises TopologyError as `freeze` does."""
+        tables = self.freeze()
+        return {
+            "processor": list(range(tables.processors)),
+            "os_index": list(tables.os_index),
+            "core": list(tables.core_of),
+            "package": list(tables.package_of),
+            "node": list(tables.node_of),
+            "group": list(tables.group_of),
+            "speed_mhz": list(tables.speed),
+        }
 
     def add(self, kind: str, inside: str = MACHINE, **attributes: Any) -> str:
         """Add a vertex below `inside` and return its name. The helpers below say which attributes each kind

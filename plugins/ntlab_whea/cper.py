@@ -104,7 +104,6 @@ class RawType:
     FIRMWARE_REFERENCE: Final = UUID("81212a96-09ed-4996-9471-8d729c8e69ed")
     X64_2008: Final = UUID("390f56d5-ca86-4649-95c4-73a408ae5834")
     CACHE_2008: Final = UUID("59a0a229-9399-4140-85b3-06d48a9e0060")
-    XPF_MCA_2008R2: Final = UUID("8a1e1d01-42f9-4557-9c33-565e5cc3f7e8")
     NMI: Final = UUID("e71254e7-c1b9-4940-ab76-909703a4320f")
     GENERIC: Final = UUID("e71254e8-c1b9-4940-ab76-909703a4320f")
     ERROR_PACKET: Final = UUID("e71254e9-c1b9-4940-ab76-909703a4320f")
@@ -173,8 +172,8 @@ class Checked:
         }
 
 
-class Body(Checked):
-    """The contents of a section."""
+class Body:
+    """The contents of a section of a known type."""
 
     __slots__ = ()
     type: ClassVar[UUID]
@@ -189,7 +188,7 @@ class Body(Checked):
 
 
 @frozen
-class ProcessorGeneric(Body):
+class ProcessorGeneric(Checked, Body):
     """A processor error in terms that fit every architecture, 192 bytes."""
 
     type: ClassVar[UUID] = UUID("9876ccad-47b4-4bdb-b65e-16f193c4f3db")
@@ -276,7 +275,7 @@ class ProcessorContext:
 
 
 @frozen
-class X86Processor(Body):
+class X86Processor(Checked, Body):
     """An x86 or x64 processor error: 64 bytes, then the errors, then the contexts; at most 63 of each."""
 
     type: ClassVar[UUID] = UUID("dc3ea0b0-a144-4797-b95b-53fa242b6e1d")
@@ -322,6 +321,26 @@ class X86Processor(Body):
         return evolve(head, valid=head.valid & ~0x3FFC, errors=tuple(errors), contexts=tuple(contexts))
 
 
+@frozen
+class MachineCheck(Body):
+    """The registers of a machine check on x86 or x64 as 2008 R2 adds them to the record, 264 bytes."""
+
+    type: ClassVar[UUID] = UUID("8a1e1d01-42f9-4557-9c33-565e5cc3f7e8")
+    version: U32 = 1
+    vendor: U32 = 0  # 1 Intel, 2 AMD
+    time: U64 = 0  # in units of 100 ns since 1601
+    processor: U32 = 0
+    global_status: U64 = 0  # MCG_STATUS
+    instruction_pointer: U64 = 0
+    bank: U32 = 0
+    status: U64 = 0  # MCi_STATUS
+    address: U64 = 0  # MCi_ADDR
+    misc: U64 = 0  # MCi_MISC
+    extended_count: U32 = 0
+    reserved: U32 = 0
+    extended: Annotated[bytes, 24 * 8] = bytes(24 * 8)
+
+
 class MemoryErrorType(IntEnum):
     UNKNOWN = 0
     NO_ERROR = 1
@@ -339,7 +358,7 @@ class MemoryErrorType(IntEnum):
 
 
 @frozen
-class Memory(Body):
+class Memory(Checked, Body):
     """A memory error, 73 bytes: UEFI 2.1, as Server 2008 and 2008 R2 write it."""
 
     type: ClassVar[UUID] = UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1")
@@ -411,7 +430,7 @@ class Aer:
 
 
 @frozen
-class Pcie(Body):
+class Pcie(Checked, Body):
     """A PCI Express error, 208 bytes."""
 
     type: ClassVar[UUID] = UUID("d995e954-bbc1-430f-ad91-b44dcb3c6f35")
@@ -441,6 +460,7 @@ class Raw:
 _BODIES: Final[dict[UUID, tuple[type[Body], ...]]] = {
     ProcessorGeneric.type: (ProcessorGeneric,),
     X86Processor.type: (X86Processor,),
+    MachineCheck.type: (MachineCheck,),
     Memory.type: (Memory, Memory80),
     Pcie.type: (Pcie,),
 }

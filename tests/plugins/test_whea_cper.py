@@ -23,7 +23,9 @@ from ntlab_whea.cper import (
     CHECK_FIELDS,
     WINDOWS,
     Body,
+    Checked,
     CperError,
+    MachineCheck,
     Memory,
     Memory80,
     Notify,
@@ -34,6 +36,7 @@ from ntlab_whea.cper import (
     ProcessorError,
     ProcessorGeneric,
     Raw,
+    RawType,
     Record,
     RecordFlag,
     Section,
@@ -87,7 +90,7 @@ def records(text: st.SearchStrategy[str]) -> st.SearchStrategy[Record]:
         errors=st.lists(structures(ProcessorError, text), max_size=3).map(tuple),
         contexts=st.lists(contexts, max_size=3).map(tuple),
     ).map(lambda body: attrs.evolve(body, valid=body.valid & ~0x3FFC))
-    fixed = [structures(cls, text) for cls in (ProcessorGeneric, Memory, Memory80, Pcie)]
+    fixed = [structures(cls, text) for cls in (ProcessorGeneric, MachineCheck, Memory, Memory80, Pcie)]
     raw = st.builds(Raw, st.uuids(), st.binary(min_size=1, max_size=30))
     sections = st.one_of(
         structures(Section, text, body=st.one_of(x86, *fixed), tail=st.binary(max_size=6)),
@@ -125,6 +128,7 @@ def test_structures_have_the_sizes_of_the_specification() -> None:
         X86Processor: 64,
         ProcessorError: 64,
         ProcessorContext: 16,
+        MachineCheck: 264,
         Memory: 73,
         Memory80: 80,
         Pcie: 208,
@@ -515,10 +519,10 @@ class Comparison:
         for path, value in descriptor.items():
             self.same(f"sectionDescriptors.{index}.{path}", value)
         body = found.body
-        if type(body) not in VIEWS:  # they do not know the 73 bytes of UEFI 2.1
+        if type(body) not in VIEWS:  # unknown to them, as are the 73 bytes of UEFI 2.1
             self.same(f"sections.{index}.Unknown.data", encoded(body.encode() + found.tail))
             return
-        assert isinstance(body, Body)
+        assert isinstance(body, Checked)
         prefix, views = VIEWS[type(body)]
         prefix = f"sections.{index}.{prefix}"
         self.fields(prefix, views, body.known())
@@ -569,7 +573,7 @@ def readable_records(draw: st.DrawFn) -> Record:
             # They read the registers of the kinds 2 and 3, which have a fixed size; ours are of any size.
             contexts = tuple(attrs.evolve(context, kind=1) for context in body.contexts)
             body = attrs.evolve(known_only(body, draw), errors=errors, contexts=contexts)
-        elif isinstance(body, Body):
+        elif isinstance(body, Checked):
             body = known_only(body, draw)
         sections.append(attrs.evolve(found, body=body, tail=b""))
     timestamp = Timestamp.of(moment, bcd=True, precise=draw(st.booleans()))
@@ -592,6 +596,26 @@ def known_only(value: Any, draw: st.DrawFn) -> Any:
 def test_the_independent_decoder_reads_what_we_write(record: Record) -> None:
     theirs = pytest.importorskip("cper").parse(encode(record))
     Comparison(theirs, LARGEST).record(record)
+
+
+@pytest.mark.parametrize(
+    ("named", "names"),
+    [
+        (Notify, {"PCIE": "PCIe", "BOOT": "Boot", "GENERIC": "Unknown"}),
+        (RawType, {"ITANIUM": "IPF", "PCIX_BUS": "PCI/PCI-X Bus", "PCI_DEVICE": "PCI Component/Device"}),
+    ],
+)
+def test_the_independent_decoder_knows_our_guids(named: type[Any], names: dict[str, str]) -> None:
+    parse = pytest.importorskip("cper").parse
+    for name, guid in vars(named).items():
+        if isinstance(guid, UUID):
+            theirs = parse(
+                encode(attrs.evolve(small_record(), notify=guid, sections=(section(Raw(guid, b"x")),)))
+            )
+            if named is Notify:
+                assert theirs["header"]["notificationType"]["type"] == names.get(name, name)
+            elif name in names:
+                assert theirs["sectionDescriptors"][0]["sectionType"]["type"] == names[name]
 
 
 def test_a_record_as_windows_writes_it_is_read_by_the_independent_decoder() -> None:

@@ -9,8 +9,10 @@ from ntlab.engine import Engine, Streams
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import HookManager, Mode, bind, specifications
 from ntlab.machine.interrupts import Interrupts
+from ntlab.machine.io import Io
 from ntlab.machine.locks import Discipline, Locks, SpinLock
 from ntlab.machine.memory import Memory
+from ntlab.machine.paging import create_paging
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.threads import Process, Program, Session, Thread
@@ -57,7 +59,10 @@ class Machine:
         self.processors = self.scheduler.processors
         self.interrupts = Interrupts(self)
         self.locks = Locks(self)
+        self.io = Io(self)
+        self.io.find_disks()
         self.memory = Memory(self)
+        self.paging = create_paging(self)
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
@@ -154,6 +159,9 @@ class Machine:
 
     def thread_ended(self, thread: Thread) -> None:
         """Forget a thread that has ended."""
+        if thread.port is not None:
+            thread.port.leave(thread)
+        self.io.thread_ended(thread)
         del self.threads[thread.id]
         thread.process.threads -= 1
         if self.hooks.thread_exited is not None:
@@ -196,6 +204,8 @@ class Machine:
             r"Processor(_Total)\DPCs Queued/sec": sum(p.dpcs for p in self.processors) / seconds,
             r"Processor(_Total)\% DPC Time": 100 * sum(p.dpc_time for p in self.processors) / total,
             **self.memory.counters(),
+            **(self.paging.counters() if self.paging is not None else {}),
+            **self.io.counters(),
         }
 
 

@@ -292,6 +292,16 @@ class Backing(Protocol):
         """These pages are being written to, or released: what is stored of them is of no use any more."""
 
 
+class Writer(Protocol):
+    """Who writes modified pages, so that they become available."""
+
+    def wake(self) -> None:
+        """Pages have become modified."""
+
+    def promise(self) -> bool:
+        """Whether pages will become available without anybody giving up any: it writes, or begins to."""
+
+
 class Region:
     """A range of an address space: `pages` virtual pages from `first` on, committed.
 
@@ -483,6 +493,7 @@ class Memory:
         self.committed = 0
         self.commit_limit = self.installed  # a paging file adds its size
         self.backing: Backing | None = None  # of regions that name none: a paging file, where there is one
+        self.writer: Writer | None = None
         self.spaces: dict[int, AddressSpace] = {}
         self.writes = 0  # under way: each will free its pages
         self.tally = Tally()
@@ -599,6 +610,8 @@ class Memory:
             self._trace_trim((self.engine.now, TRIM.id, space.process.id, modified, standby))
         if standby:
             self._more_available()
+        if modified and self.writer is not None:
+            self.writer.wake()
         if self._pages_trimmed is not None and modified + standby:
             self._pages_trimmed(self, space)
         return modified + standby
@@ -1166,7 +1179,7 @@ class _Access(Request):
         memory = self.memory
         if memory.available:
             return 0  # once more
-        promised = memory.writes > 0
+        promised = memory.writes > 0 or (memory.writer is not None and memory.writer.promise())
         if memory._pages_short is not None and memory._pages_short(memory, self.stop - self.at):
             promised = True
         if memory.available:

@@ -1,0 +1,465 @@
+"""Paging: the modified page writer, the paging file on its disk, and reading pages back.
+
+A changed page that leaves a working set waits on the modified list. The writer takes pages from there,
+cluster by cluster: which pages go together, how many at most and where in the file they go is asked of
+plugins. Each cluster is one write to one free run of slots. A slot is chosen only when a page is written; as
+soon as the page is written to, its copy is of no use and the slot is free again.
+
+A fault on a page that is only in the file reads it with its neighbours: those that follow and precede it both
+in the address space and in the file, as far as they are not in memory. What the thread asked for
+becomes active, the rest goes to the standby list.
+
+A page is named by one integer here, `number(space, page)`: the number of the next virtual page is one more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ntlab.errors import SimulationError, UserError
+from ntlab.machine.disks import Disk
+from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
+from ntlab.machine.memory import (
+    ACTIVE,
+    FREE,
+    MODIFIED,
+    STANDBY,
+    ZEROED,
+    AddressSpace,
+    Extent,
+    Region,
+    Transfer,
+)
+from ntlab.machine.pagefile import PagingFile
+from ntlab.machine.scheduler import KERNEL_LOGGER
+from ntlab.machine.threads import Request, Thread
+from ntlab.quantities import Share, Size
+from ntlab.tracing import EventType, event_type
+
+if TYPE_CHECKING:
+    from ntlab.machine.machine import Machine
+
+_FILE_IO = "irp pid tid offset io_size io_flags priority file$"
+FILE_READ = event_type(KERNEL_LOGGER, "FileIo/Read", _FILE_IO)
+FILE_WRITE = event_type(KERNEL_LOGGER, "FileIo/Write", _FILE_IO)
+FILE_END = event_type(KERNEL_LOGGER, "FileIo/OperationEnd", "irp nt_status")
+
+SYSTEM_PID = 4
+"""The process whose thread the writer is."""
+
+SPACE_SHIFT = 40
+PAGE_MASK = (1 << SPACE_SHIFT) - 1
+
+WRITE_LIMIT = 16
+"""Pages of a write where no plugin says more: the 64 KB that the I/O system took at a time until 2008."""
+
+
+def number(space: AddressSpace, page: int) -> int:
+    """The number of virtual page `page` of an address space: process number, then page."""
+    return space.process.id << SPACE_SHIFT | page
+
+
+@attrs.frozen(kw_only=True)
+class PagingPolicy:
+    """Rules of paging.
+
+    - `file_size`: bytes of the paging file; 0 for none. `initial_fragmentation`: the share of it that is in
+      use from the beginning and stays so, at random places.
+    - The writer works on while any of these holds, thresholds in pages: fewer than `low_free` are zeroed or
+      free and more are modified than `high_modified` or a sixteenth of those available, whichever is less;
+      fewer than `low_available` are available; a thread waits for pages; a flush was asked for. It looks
+      when pages are trimmed and when a write ends.
+    """
+
+    file_size: Size = attrs.field(default=Size(0), validator=attrs.validators.ge(0))
+    initial_fragmentation: Share = attrs.field(
+        default=Share(0.0), validator=[attrs.validators.ge(0), attrs.validators.le(1)]
+    )
+    low_free: int = attrs.field(default=20_000, validator=attrs.validators.ge(0))
+    high_modified: int = attrs.field(default=16_384, validator=attrs.validators.ge(0))
+    low_available: int = attrs.field(default=15_000, validator=attrs.validators.ge(0))
+
+
+def create_paging(machine: Machine) -> Paging | None:
+    """The paging of a machine that is being built; None without a paging file."""
+    policy = machine.hooks.paging_policy(machine) if machine.hooks.paging_policy is not None else None
+    return Paging(machine, policy) if policy is not None and policy.file_size else None
+
+
+class Paging:
+    """Paging of one machine: the backing of its processes' private memory.
+
+    Totals: `writes`, `pages_written`, `reads`, `pages_read`; `full` counts the times that the writer had to
+    give up because no slot was free.
+    """
+
+    def __init__(self, machine: Machine, policy: PagingPolicy) -> None:
+        self.machine = machine
+        self.engine = machine.engine
+        self.memory = memory = machine.memory
+        self.policy = policy
+        self.page_size = memory.policy.page_size
+        hooks = machine.hooks
+        limit = hooks.write_cluster_limit(machine) if hooks.write_cluster_limit is not None else None
+        self.write_limit: int = WRITE_LIMIT if limit is None else limit
+        slots = policy.file_size // self.page_size
+        if not 1 <= self.write_limit <= slots:
+            raise UserError(
+                f"a paging file of {slots} pages, written {self.write_limit} at a time",
+                expected="a file of at least one write, and writes of at least one page",
+            )
+        self.file = PagingFile(slots)
+        if policy.initial_fragmentation:
+            self.file.fragment(
+                policy.initial_fragmentation, machine.streams.stream("paging", "fragmentation")
+            )
+        self.disk = _disk(machine)
+        if policy.file_size > self.disk.model.capacity:
+            raise UserError(
+                f"a paging file of {policy.file_size} bytes", expected=f"at most {self.disk.model.capacity}"
+            )
+        memory.backing = self
+        memory.writer = self
+        memory.commit_limit += self.file.free
+        self.writes = self.pages_written = 0
+        self.reads = self.pages_read = 0
+        self.full = 0
+        self._stored: dict[int, int] = {}  # slots that each process has
+        self._woken = False  # the writer is about to look
+        self._flushing = False
+        self._flushed: list[Thread] = []  # who waits for the flush
+        self._stuck = False  # no slot was free, and none has become free since
+        self._transfer: Transfer | None = None  # the write under way
+        self._target = range(0)  # its slots
+        self._behind: list[IoRequest] = []  # reads of these slots, which wait for it
+        self._write_cluster = hooks.write_cluster
+        self._place_cluster = hooks.place_cluster
+        self._read_cluster = hooks.read_cluster
+        tracer = machine.tracer
+        self._file_text = tracer.text(self.file.name)
+        self._trace_read = tracer.emitter(FILE_READ)
+        self._trace_write = tracer.emitter(FILE_WRITE)
+        self._trace_end = tracer.emitter(FILE_END)
+
+    # -- the backing of regions ----------------------------------------------------------------------------
+
+    def held(self, region: Region, page: int, stop: int) -> tuple[int, int] | None:
+        """The first run of pages in page..stop that has slots."""
+        space = region.space
+        if not self._stored.get(space.process.id):
+            return None
+        slot_of = self.file.slot_of
+        base = number(space, 0)
+        first = page
+        while first < stop and base + first not in slot_of:
+            first += 1
+        last = first
+        while last < stop and base + last in slot_of:
+            last += 1
+        return (first, last) if first < last else None
+
+    def changed(self, region: Region, page: int, stop: int) -> None:
+        """These pages differ from their copies from now on: free the slots."""
+        process = region.space.process.id
+        stored = self._stored.get(process)
+        if not stored:
+            return
+        base = number(region.space, 0)
+        slot_of, release = self.file.slot_of, self.file.release
+        for owner in range(base + page, base + stop):
+            slot = slot_of.get(owner)
+            if slot is not None:
+                release(slot)
+                stored -= 1
+        if stored != self._stored[process]:
+            self._stored[process] = stored
+            if self._stuck:
+                self._stuck = False
+                self.wake()
+
+    def read(self, thread: Thread, region: Region, page: int, stop: int) -> bool:
+        """Begin to read a page, and what may be read with it."""
+        memory, space = self.memory, region.space
+        base = number(space, 0)
+        most = self._read_cluster(self, base + page) if self._read_cluster is not None else None
+        start, count = self.file.stretch(base + page, 1 if most is None else most)
+        first = max(start - base, region.first)
+        last = min(start - base + count, region.stop)
+        between = space.extents(first, page)
+        if between:
+            first = between[-1].page + between[-1].pages
+        if memory.available < last - first:
+            first = page  # pages are scarce: those asked for come first
+        transfer = memory.begin_read(region, first, last, memory.home(thread, region))
+        if transfer is None:
+            return False
+        pages = sum(extent.pages for extent in transfer.extents)
+        self.reads += 1
+        self.pages_read += pages
+        wanted = range(page, min(stop, first + pages))
+
+        def done(request: IoRequest) -> None:
+            self._read_done(request, transfer, space, wanted)
+
+        slot = self.file.slot_of[base + first]
+        request = IoRequest(
+            "read",
+            self.disk,
+            slot * self.page_size,
+            pages * self.page_size,
+            thread=thread,
+            done=done,
+            flags=NOCACHE | PAGING_IO,
+        )
+        if slot < self._target.stop and self._target.start < slot + pages:
+            self._behind.append(request)
+        else:
+            self._submit(request)
+        return True
+
+    def _read_done(self, request: IoRequest, transfer: Transfer, space: AddressSpace, wanted: range) -> None:
+        self._ended(request)
+        memory = self.memory
+        memory.end_read(transfer, STANDBY)
+        for extent in space.extents(wanted.start, wanted.stop):
+            first, last = max(extent.page, wanted.start), min(extent.page + extent.pages, wanted.stop)
+            memory.move(memory.isolate(extent, first, last), ACTIVE)
+
+    # -- the writer ----------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Let the writer look at its thresholds, after the present event."""
+        if not self._woken and self._transfer is None:
+            self._woken = True
+            self.engine.after(0, self._look)
+
+    def flush(self) -> None:
+        """Let the writer write all that is modified."""
+        self._flushing = True
+        self.wake()
+
+    def promise(self) -> bool:
+        """A thread needs a page and there is none: whether one will come from here."""
+        if self._transfer is None and (self._stuck or self._head() is None):
+            return False
+        self.flush()
+        return True
+
+    def modified(self) -> list[int]:
+        """The pages that could be written, oldest first."""
+        return [
+            page
+            for extent in self.memory.modified
+            if extent.region.backing is self
+            for page in self._numbers(extent)
+        ]
+
+    def modified_near(self, page: int, window: int) -> list[int]:
+        """The pages that could be written in the address space of `page`, less than `window` pages before or
+        after it, by address. `page` is one of them if it could be written itself."""
+        space = self.memory.spaces[page >> SPACE_SHIFT]
+        base = page & ~PAGE_MASK
+        first, last = page - window + 1, page + window
+        found = []
+        for extent in space.extents(max(0, first - base), last - base):
+            if extent.state == MODIFIED and extent.region.backing is self:
+                start = base + extent.page
+                found += range(max(first, start), min(last, start + extent.pages))
+        return found
+
+    def _numbers(self, extent: Extent) -> range:
+        start = number(extent.region.space, extent.page)
+        return range(start, start + extent.pages)
+
+    def _head(self) -> int | None:
+        """The oldest page that could be written."""
+        for extent in self.memory.modified:
+            if extent.region.backing is self:
+                return self._numbers(extent).start
+        return None
+
+    def _due(self) -> bool:
+        if self._flushing:
+            return True
+        memory, policy = self.memory, self.policy
+        available = memory.available
+        if available < policy.low_available:
+            return True
+        return memory.pages(ZEROED) + memory.pages(FREE) < policy.low_free and memory.modified.pages > min(
+            available // 16, policy.high_modified
+        )
+
+    def _look(self, argument: object) -> None:
+        """What the writer does when it wakes: begin the next write, if one is due."""
+        self._woken = False
+        head = self._head() if self._due() else None
+        if head is not None:
+            place, pages = self._plan(head)
+            if pages:
+                self._write(place, pages)
+                return
+            self.full += 1
+            self._stuck = True
+        self._flushing = False
+        waiting, self._flushed = self._flushed, []
+        for thread in waiting:
+            self.machine.scheduler.wake(thread, head is None)
+
+    def _plan(self, head: int) -> tuple[int, Sequence[int]]:
+        """The next write: its first slot and its pages. No pages where the file is full."""
+        limit = self.write_limit
+        chosen = self._write_cluster(self, head, limit) if self._write_cluster is not None else None
+        pages: Sequence[int] = self._oldest(limit) if chosen is None else chosen
+        if not pages or len(pages) > limit:
+            raise SimulationError(f"write_cluster gave {len(pages)} pages, not 1 to {limit}")
+        place = self._place_cluster(self, pages) if self._place_cluster is not None else None
+        if place is None:
+            start = self.file.first_fit(len(pages))
+            place = self.file.longest() if start is None else (start, len(pages))
+        return place[0], pages[: place[1]]
+
+    def _oldest(self, limit: int) -> list[int]:
+        pages: list[int] = []
+        for extent in self.memory.modified:
+            if extent.region.backing is self:
+                pages += self._numbers(extent)[: limit - len(pages)]
+                if len(pages) == limit:
+                    break
+        return pages
+
+    def _write(self, start: int, pages: Sequence[int]) -> None:
+        self._transfer = self.memory.begin_write(self._extents(pages))
+        self.file.allocate(start, pages)
+        for page in pages:
+            process = page >> SPACE_SHIFT
+            self._stored[process] = self._stored.get(process, 0) + 1
+        self._target = range(start, start + len(pages))
+        self.writes += 1
+        self.pages_written += len(pages)
+        size = self.page_size
+        self._submit(
+            IoRequest(
+                "write",
+                self.disk,
+                start * size,
+                len(pages) * size,
+                done=self._written,
+                flags=NOCACHE | PAGING_IO,
+            )
+        )
+
+    def _extents(self, pages: Sequence[int]) -> list[Extent]:
+        """Extents of exactly these pages, in their order."""
+        memory = self.memory
+        extents = []
+        at, count = 0, len(pages)
+        while at < count:
+            first = pages[at] & PAGE_MASK
+            extent, end = memory.spaces[pages[at] >> SPACE_SHIFT].at(first)
+            if extent is None:
+                raise SimulationError(f"write_cluster gave page {pages[at]:#x}, which is not in memory")
+            run = 1
+            while at + run < count and pages[at + run] == pages[at] + run and first + run < end:
+                run += 1
+            extents.append(memory.isolate(extent, first, first + run))
+            at += run
+        return extents
+
+    def _written(self, request: IoRequest) -> None:
+        self._ended(request)
+        assert self._transfer is not None
+        self.memory.end_write(self._transfer)
+        self._transfer = None
+        self._target = range(0)
+        waiting, self._behind = self._behind, []
+        for each in waiting:
+            self._submit(each)
+        self.wake()
+
+    # -- the disk ------------------------------------------------------------------------------------------
+
+    def _submit(self, request: IoRequest) -> None:
+        self.machine.io.submit(request)
+        if request.operation == "read":
+            self._record(self._trace_read, FILE_READ, request)
+        else:
+            self._record(self._trace_write, FILE_WRITE, request)
+
+    def _record(self, trace: object, event: EventType, request: IoRequest) -> None:
+        if trace is None:
+            return
+        thread = request.thread
+        pid, tid = (thread.process.id, thread.id) if thread is not None else (SYSTEM_PID, 0)
+        trace(  # type: ignore[operator]
+            (
+                self.engine.now,
+                event.id,
+                request.id,
+                pid,
+                tid,
+                request.offset,
+                request.length,
+                request.flags,
+                request.priority,
+                self._file_text,
+            )
+        )
+
+    def _ended(self, request: IoRequest) -> None:
+        if self._trace_end is not None:
+            self._trace_end((self.engine.now, FILE_END.id, request.id, request.status))
+
+    # -- what is counted -----------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, float]:
+        """Performance counters by their Windows names, over the machine's life so far."""
+        seconds = self.engine.now / 1e9 or 1.0
+        file = rf"Paging File(\??\{self.file.name})"
+        return {
+            r"Memory\Pages/sec": (self.pages_written + self.pages_read) / seconds,
+            r"Memory\Pages Output/sec": self.pages_written / seconds,
+            r"Memory\Page Writes/sec": self.writes / seconds,
+            r"Memory\Pages Input/sec": self.pages_read / seconds,
+            r"Memory\Page Reads/sec": self.reads / seconds,
+            rf"{file}\% Usage": 100 * self.file.used / self.file.size,
+            rf"{file}\% Usage Peak": 100 * self.file.peak / self.file.size,
+        }
+
+    def check(self) -> None:
+        """Raise SimulationError where the accounts of file and memory contradict each other. For tests."""
+        self.file.check()
+        stored: dict[int, int] = {}
+        for page in self.file.slot_of:
+            process = page >> SPACE_SHIFT
+            stored[process] = stored.get(process, 0) + 1
+            extent, _ = self.memory.spaces[process].at(page & PAGE_MASK)
+            if extent is not None and extent.dirty:
+                raise SimulationError(f"{extent!r} is changed, and still has a slot")
+        if stored != {process: count for process, count in self._stored.items() if count}:
+            raise SimulationError("the slots of a process are miscounted")
+
+
+def _disk(machine: Machine) -> Disk:
+    """The machine's first disk; one of the default kind where its description names none."""
+    for device in machine.io.devices:
+        if isinstance(device, Disk):
+            return device
+    return machine.io.create_disk("C:")
+
+
+class FlushModifiedList(Request):
+    """Let all modified pages be written and wait for it. The program receives whether they all could be."""
+
+    __slots__ = ()
+
+    def perform(self, thread: Thread) -> int | None:
+        paging = thread.machine.paging
+        if paging is None:
+            thread.result = False
+            return 0
+        paging.flush()
+        paging._flushed.append(thread)
+        return None

@@ -34,7 +34,7 @@ from ntlab.quantities import (
 
 if TYPE_CHECKING:
     from ntlab.hooks import hookimpl, hookspec, observer
-    from ntlab.lab.api import claims, experiments, plugins, rerun, run
+    from ntlab.lab.api import claims, experiments, plugins, rerun, run, view
     from ntlab.topology import load as topology
 
 _LAZY = {
@@ -46,6 +46,7 @@ _LAZY = {
     "plugins": "ntlab.lab.api",
     "rerun": "ntlab.lab.api",
     "run": "ntlab.lab.api",
+    "view": "ntlab.lab.api",
 }
 """Names that are imported when they are first used, and the module each is in."""
 
@@ -80,6 +81,7 @@ __all__ = [
     "run",
     "state",
     "topology",
+    "view",
     "workload",
 ]
 

@@ -112,6 +112,15 @@ class TestCommands:
         assert main(["rerun", str(out), "--jobs", "1", "--json"]) == 1
         assert not json.loads(capsys.readouterr().out)["same"]
 
+    def test_views(self, capsys: Captured) -> None:
+        shown = printed(capsys, "run", "toy-turns", "--view", "ends", "--json")["arms"]
+        assert list(shown) == ["before", "after"]
+        assert main(["run", "toy-turns", "--view", "ends", "--arm", "after"]) == 0
+        out = capsys.readouterr().out
+        assert shown["after"] in out
+        assert shown["before"] not in out
+        assert "ends of after" in out
+
     def test_experiments(self, capsys: Captured) -> None:
         first = printed(capsys, "experiments", "--json")[0]
         assert (first["name"], first["arms"]) == ("toy-turns", ["before", "after"])
@@ -180,6 +189,12 @@ MISTAKES = [
     (["run", "toy-turns", "--jobs", "0"], "--jobs: 0 jobs; expected at least 1"),
     (["run", "toy-turns", "--hooks", "plane"], "unknown hook mode 'plane'"),
     (["run", "toy-turns", "--out", f"{__file__}/results"], "cannot be written to"),
+    (
+        ["run", "toy-turns", "--view", "end"],
+        "unknown view 'end'; expected one of 1 known, did you mean 'ends'?",
+    ),
+    (["run", "toy-turns", "--view", "ends", "--arm", "befor"], "unknown arm 'befor'"),
+    (["run", "toy-turns", "--arm", "before"], "--arm: has no effect without --view"),
     (["run"], "the following arguments are required"),
     (["claims", "toy-more-swiches"], "unknown claim 'toy-more-swiches'"),
     (["plugins", "show", "toy_bass"], "unknown plugin 'toy_bass'"),

@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         help="set workload.OPTION or PLUGIN.OPTION, in one arm with ARM. in front; or duration",
     )
     run.add_argument("--seeds", type=int, metavar="N", help="how many seeds each arm runs with")
+    run.add_argument(
+        "--view", metavar="NAME", help="show this view of a run with the first seed instead of measurements"
+    )
+    run.add_argument("--arm", metavar="ARM", help="with --view: of this arm only")
     run.add_argument("--out", metavar="DIR", help="write the result file into this folder")
     running(run)
     as_json(run)
@@ -147,11 +151,16 @@ def _run(asked: argparse.Namespace) -> int:
     from ntlab.lab import api
     from ntlab.lab.options import parse_setting
 
+    settings = dict(parse_setting(text) for text in asked.set)
+    if asked.view is not None:
+        return _show_view(asked, settings)
+    if asked.arm is not None:
+        raise UserError("has no effect without --view", where="--arm")
     with progress() as tell:
         result = api.run(
             asked.experiment,
             hardware=asked.hardware,
-            set=dict(parse_setting(text) for text in asked.set),
+            set=settings,
             seeds=asked.seeds,
             jobs=_jobs(asked),
             hooks=asked.hooks,
@@ -163,6 +172,18 @@ def _run(asked: argparse.Namespace) -> int:
     else:
         show(result.tables())
     return OK if result.holds else FAILS
+
+
+def _show_view(asked: argparse.Namespace, settings: dict[str, Any]) -> int:
+    from ntlab.lab import api
+
+    texts = api.view(asked.experiment, asked.view, asked.arm, asked.hardware, settings, asked.hooks)
+    if asked.json:
+        _print_json({"experiment": asked.experiment, "view": asked.view, "arms": texts})
+    else:
+        for arm, text in texts.items():
+            print(f"{asked.view} of {arm}\n{text.rstrip()}\n")
+    return OK
 
 
 def _rerun(asked: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ntlab.errors import PluginError, UnknownNameError, UserError
+from ntlab.lab import runner
 from ntlab.lab.experiment import Experiment, find_experiment, resolve
 from ntlab.lab.options import type_name, written
 from ntlab.lab.registry import InstalledPlugin, Registry, installed
@@ -59,21 +60,37 @@ def run(
     PluginError, naming plugin and hook, where a plugin raises. Ctrl-C raises `Interrupted`, a
     KeyboardInterrupt that carries the finished runs.
     """
-    registry = installed()
-    document, source, plugin = find_experiment(experiment, registry)
-    resolved = resolve(
-        document,
-        registry,
-        source=source,
-        plugin=plugin,
-        hardware=None if hardware is None else os.fspath(hardware),
-        settings=set,
-        seeds=seeds,
-    )
+    resolved, hardware_by_name = _prepare(experiment, hardware, set, seeds)
     mode = hooks_mode(hooks)
-    topologies = _load_hardware([resolved], None if hardware is None else os.fspath(hardware))
     output = None if out is None else Output(Path(out))
-    return _run(resolved, registry, topologies, jobs, mode, output, progress)
+    return _run(resolved, hardware_by_name, jobs, mode, output, progress)
+
+
+def view(
+    experiment: str | os.PathLike[str],
+    name: str,
+    arm: str | None = None,
+    hardware: str | os.PathLike[str] | None = None,
+    set: Mapping[str, Any] | None = None,
+    hooks: Hooks | None = None,
+) -> dict[str, str]:
+    """Run an experiment with its first seed and return one of its views, as text, for each arm that has it.
+
+    A view is a text about a run, such as a listing of its I/O, that a plugin or the workload offers by a
+    method ``views()``: a dictionary from names to functions of the machine. For `arm` only that one is run.
+    """
+    resolved, hardware_by_name = _prepare(experiment, hardware, set, 1)
+    if arm is not None and arm not in resolved.arms:
+        raise UnknownNameError("arm", arm, resolved.arms)
+    work = jobs_of(resolved, hooks_mode(hooks), None if arm is None else [arm])
+    offered = {job.arm.name: runner.views(job) for job in work}
+    if not any(name in names for names in offered.values()):
+        raise UnknownNameError("view", name, {view for names in offered.values() for view in names})
+    return {
+        job.arm.name: runner.view(job, hardware_by_name[job.hardware].freeze(), name)
+        for job in work
+        if name in offered[job.arm.name]
+    }
 
 
 def claims(
@@ -222,6 +239,7 @@ class PluginList(Report):
                 "release": plugin["release"],
                 "ledger": ", ".join(plugin["ledger"]),
                 "hooks": ", ".join(plugin["hooks"]),
+                "views": ", ".join(plugin["views"]),
                 "requires": ", ".join(plugin["requires"]),
                 "conflicts": ", ".join(plugin["conflicts"]),
                 "distribution": f"{plugin['distribution']} {plugin['version']}",
@@ -232,6 +250,8 @@ class PluginList(Report):
             for workload in plugin["workloads"]:
                 title = f"workload {plugin['name']}.{workload['name']}: {workload['summary']}"
                 tables += _options_tables("workload option", workload["options"], title)
+                if workload["views"]:
+                    tables.append(Table(["views"], [[view] for view in workload["views"]]))
         return tables
 
 
@@ -269,9 +289,24 @@ class ExperimentList(Report):
         return [Table(["experiment", "plugin", "ledger", "arms", "hardware", "title"], rows)]
 
 
+def _prepare(
+    experiment: str | os.PathLike[str],
+    hardware: str | os.PathLike[str] | None,
+    settings: Mapping[str, Any] | None,
+    seeds: int | None,
+) -> tuple[Experiment, dict[str, Topology]]:
+    """The experiment as the user wants it run, checked, and its hardware."""
+    registry = installed()
+    document, source, plugin = find_experiment(experiment, registry)
+    asked = None if hardware is None else os.fspath(hardware)
+    resolved = resolve(
+        document, registry, source=source, plugin=plugin, hardware=asked, settings=settings, seeds=seeds
+    )
+    return resolved, _load_hardware([resolved], asked)
+
+
 def _run(
     experiment: Experiment,
-    registry: Registry,
     hardware: Mapping[str, Topology],
     jobs: int,
     hooks: Hooks,
@@ -290,7 +325,7 @@ def _run(
             runs=tuple(sorted(runs, key=lambda run: place[run.arm, run.seed])),
             hooks=hooks,
             profiles={name: to_profile(topology) for name, topology in hardware.items()},
-            versions=versions([experiment], registry),
+            versions=versions([experiment], installed()),
         )
 
     def keep(run: Run) -> None:
@@ -402,6 +437,7 @@ def _describe_plugin(plugin: InstalledPlugin) -> dict[str, Any]:
         "release": info.release,
         "ledger": list(info.ledger),
         "options": _describe_options(info.cls),
+        "views": _describe_views(info.cls),
         "hooks": plugin.hooks,
         "requires": list(info.requires),
         "conflicts": list(info.conflicts),
@@ -421,7 +457,13 @@ def _describe_workload(workload: WorkloadInfo) -> dict[str, Any]:
         "name": workload.name,
         "summary": workload.summary,
         "options": _describe_options(workload.cls),
+        "views": _describe_views(workload.cls),
     }
+
+
+def _describe_views(cls: type) -> list[str]:
+    described: Any = cls()
+    return sorted(described.views()) if hasattr(cls, "views") else []
 
 
 def _describe_options(cls: type) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 
@@ -22,10 +22,14 @@ from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
 from ntlab.lab.experiment import Arm, Experiment
 from ntlab.lab.options import Place, Setting, build
 from ntlab.lab.registry import installed
+from ntlab.plugin import Metric
 
 if TYPE_CHECKING:
     from ntlab.machine import Machine
     from ntlab.topology import Tables
+    from ntlab.tracing import Tracer
+
+T = TypeVar("T")
 
 Hooks = Literal["direct", "plain"]
 HOOKS: tuple[Hooks, ...] = ("direct", "plain")
@@ -86,27 +90,77 @@ def jobs_of(experiment: Experiment, hooks: Hooks, arms: Sequence[str] | None = N
 
 def simulate(job: Job, tables: Tables) -> Run:
     """Make one run. Raises PluginError, naming plugin and hook, where a plugin raises."""
-    from ntlab.machine import Machine
     from ntlab.tracing import Tracer
 
-    registry = installed()
-    plugins = [
-        build(registry.plugin(name).info.cls, _settings(options), Place(name))
-        for name, options in job.arm.plugins.items()
-    ]
-    workload = build(registry.workload(job.use).cls, _settings(job.arm.workload), Place(job.use))
     tracer = Tracer()
+    parts = _Parts(job)
+
+    def measured(machine: Machine) -> Run:
+        metrics = list(parts.workload.measure(machine))
+        _check_metrics(metrics, job.use)
+        return Run(
+            experiment=job.experiment,
+            arm=job.arm.name,
+            seed=job.seed,
+            digest=tracer.digest(),
+            time=machine.engine.now,
+            events=machine.engine.events,
+            metrics={metric.name: metric.value for metric in metrics},
+            units={metric.name: metric.unit for metric in metrics},
+            counters=machine.counters(),
+        )
+
+    return _lived(job, parts, tables, tracer, measured)
+
+
+def views(job: Job) -> list[str]:
+    """The names of the views that the plugins and the workload of a run offer."""
+    return sorted(_Parts(job).views())
+
+
+def view(job: Job, tables: Tables, name: str) -> str:
+    """Make one run, keeping its records, and return one of its views: a text."""
+    from ntlab.tracing import Tracer
+
+    parts = _Parts(job)
+    return _lived(job, parts, tables, Tracer(keep=True), parts.views()[name])
+
+
+class _Parts:
+    """The plugins and the workload of one run, built anew for it: they hold what they remember."""
+
+    def __init__(self, job: Job) -> None:
+        registry = installed()
+        self.plugins = [
+            build(registry.plugin(name).info.cls, _settings(options), Place(name))
+            for name, options in job.arm.plugins.items()
+        ]
+        self.workload: Any = build(
+            registry.workload(job.use).cls, _settings(job.arm.workload), Place(job.use)
+        )
+
+    def views(self) -> dict[str, Callable[[Machine], str]]:
+        found: dict[str, Callable[[Machine], str]] = {}
+        for part in (*self.plugins, self.workload):
+            found |= part.views() if hasattr(part, "views") else {}
+        return found
+
+
+def _lived(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callable[[Machine], T]) -> T:
+    """What `seen` sees of a machine that has lived this run through."""
+    from ntlab.machine import Machine
+
     machine: Machine | None = None
     with _quiet_collector():
         try:
             # pluggy asks what was registered last first.
-            machine = Machine(tables, plugins[::-1], seed=job.seed, tracer=tracer, hooks=job.hooks)
+            machine = Machine(tables, parts.plugins[::-1], seed=job.seed, tracer=tracer, hooks=job.hooks)
             machine.boot()
-            workload.start(machine)
+            parts.workload.start(machine)
             gc.freeze()
             machine.run(job.duration)
             machine.stop()
-            metrics = list(workload.measure(machine))
+            return seen(machine)
         except NtlabError:
             raise
         except Exception as error:
@@ -114,28 +168,20 @@ def simulate(job: Job, tables: Tables) -> Run:
             if blamed is None:
                 raise
             raise blamed from error
+
+
+def _check_metrics(metrics: Sequence[Metric], use: str) -> None:
     names = [metric.name for metric in metrics]
     for metric in metrics:
         if names.count(metric.name) > 1:
-            raise PluginError(
-                f"the workload {job.use!r} measured {metric.name!r} twice", plugin=job.use.partition(".")[0]
-            )
-        if not math.isfinite(metric.value):
-            raise PluginError(
-                f"the workload {job.use!r} measured {metric.name!r} as {metric.value}",
-                plugin=job.use.partition(".")[0],
-            )
-    return Run(
-        experiment=job.experiment,
-        arm=job.arm.name,
-        seed=job.seed,
-        digest=tracer.digest(),
-        time=machine.engine.now,
-        events=machine.engine.events,
-        metrics={metric.name: metric.value for metric in metrics},
-        units={metric.name: metric.unit for metric in metrics},
-        counters=machine.counters(),
-    )
+            wrong = "twice"
+        elif not math.isfinite(metric.value):
+            wrong = f"as {metric.value}"
+        else:
+            continue
+        raise PluginError(
+            f"the workload {use!r} measured {metric.name!r} {wrong}", plugin=use.partition(".")[0]
+        )
 
 
 def execute(jobs: Sequence[Job], tables: Mapping[str, Tables], processes: int) -> Generator[Run]:

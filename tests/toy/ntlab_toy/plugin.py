@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from ntlab import Duration, Metric, Share, hookimpl, option, plugin, state, workload
@@ -31,6 +31,9 @@ class Runners:
     def _program(self, machine: Machine, work: int) -> Program:
         yield Compute(work)
         self.ends.append(machine.engine.now)
+
+    def views(self) -> dict[str, Callable[[Machine], str]]:
+        return {"ends": lambda machine: "\n".join(map(str, self.ends))}
 
     def measure(self, machine: Machine) -> Iterator[Metric]:
         yield Metric("first_end", float(min(self.ends)), "ns")

@@ -21,7 +21,7 @@ from ntlab.machine.policy import IoPolicy, SchedulerPolicy
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, Processor
 from ntlab.machine.stages import Stage
-from ntlab.machine.threads import Compute, Process, Program, Request, Session, Sleep, Thread
+from ntlab.machine.threads import Compute, Process, Program, Request, RunOn, Session, Sleep, Thread
 
 __all__ = [
     "NOMINAL",
@@ -58,6 +58,7 @@ __all__ = [
     "Region",
     "Release",
     "Request",
+    "RunOn",
     "SchedulerPolicy",
     "SeekCurve",
     "Session",

@@ -618,6 +618,14 @@ class Scheduler:
         elif processor.plan is None:
             self._plan(processor)
 
+    def set_affinity(self, thread: Thread, mask: int) -> None:
+        """Change where a thread may run. One that runs or is queued goes by it when it is next placed."""
+        if not mask & self.all_mask:
+            raise SimulationError(f"affinity {mask:#x} of {thread!r} has none of the processors")
+        thread.affinity = mask
+        if self._shared and mask != self.all_mask:
+            self._selective = True
+
     def yield_turn(self, thread: Thread) -> None:
         """End the turn of a running thread now, in favour of ready threads of its priority or above."""
         processor = thread.processor

@@ -172,3 +172,24 @@ class Sleep(Request):
             machine.engine.after(self.duration, machine.scheduler.wake, thread)
         return None
 
+
+class RunOn(Request):
+    """Run on `processors` (a mask) only from now on, and be on one of them when the program goes on.
+
+    The ideal processor stays what it is, even where it is not one of them: this is how the kernel moves a
+    thread for a while (as KeSetSystemAffinityThread does).
+    """
+
+    __slots__ = ("processors",)
+
+    def __init__(self, processors: int) -> None:
+        self.processors = processors
+
+    def perform(self, thread: Thread) -> int | None:
+        machine = thread.machine
+        machine.scheduler.set_affinity(thread, self.processors)
+        assert thread.processor is not None
+        if thread.processor.bit & self.processors:
+            return 0
+        machine.engine.after(0, machine.scheduler.wake, thread)
+        return None

@@ -129,10 +129,10 @@ class Engine:
         live = 0
         for time, found in list(events.items()):
             if found.__class__ is list:
-                if found[1] is None:
-                    del events[time]
-                else:
+                if found[1] is not None:
                     live += 1
+                elif time not in self._special:
+                    del events[time]
             else:
                 alive = [event for event in found if event[1] is not None]
                 live += len(alive)

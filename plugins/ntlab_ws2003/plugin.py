@@ -1,0 +1,28 @@
+"""The baseline plugin, composed of one mixin a domain."""
+
+from __future__ import annotations
+
+from ntlab.hooks import hookimpl
+from ntlab.machine import Machine
+from ntlab.plugin import plugin
+from ntlab_ws2003.io import InputOutput
+from ntlab_ws2003.memory import MemoryManagement
+from ntlab_ws2003.scheduling import Scheduling
+
+
+@plugin(
+    name="ws2003",
+    summary="The policies of Windows Server 2003.",
+    release="ws2003",
+    ledger=("N1",),
+)
+class Ws2003(Scheduling, InputOutput, MemoryManagement):
+    """Windows Server 2003 as far as the features need it.
+
+    A mixin answers its domain's hooks itself. Only the hooks of a machine's life concern several domains:
+    they are answered here, and passed on by name.
+    """
+
+    @hookimpl
+    def machine_booted(self, machine: Machine) -> None:
+        self.start_scheduling(machine)

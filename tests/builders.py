@@ -1,0 +1,62 @@
+"""What tests build again and again: small machines, and rules and programs for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from ntlab.hooks import Mode, hookimpl
+from ntlab.machine import Compute, Machine, Request, SchedulerPolicy
+from ntlab.plugin import option, plugin
+from ntlab.quantities import GIB
+from ntlab.topology import Tables, Topology
+from ntlab.tracing import Tracer
+
+
+@cache
+def small_tables(processors: int = 1, *, nodes: int = 1, siblings: int = 1) -> Tables:
+    """A machine of that many processors, spread evenly over its nodes, `siblings` to a core."""
+    topology = Topology(f"{processors}-processors")
+    for _ in range(nodes):
+        node = topology.add_node(memory=GIB)
+        package = topology.add_package(node)
+        for _ in range(processors // nodes // siblings):
+            core = topology.add_core(package)
+            for _ in range(siblings):
+                topology.add_processor(core)
+    return topology.freeze()
+
+
+def boot(
+    processors: int = 1,
+    plugins: Sequence[object] = (),
+    *,
+    tables: Tables | None = None,
+    seed: int = 0,
+    trace: bool = False,
+    hooks: Mode = "direct",
+) -> Machine:
+    """A small machine that has booted. With `trace` its tracer keeps the records."""
+    tracer = Tracer(keep=True) if trace else None
+    hardware = tables if tables is not None else small_tables(processors)
+    return Machine(hardware, plugins, seed=seed, tracer=tracer, hooks=hooks).boot()
+
+
+@plugin(name="rules", summary="The scheduler's rules as a test wants them.", release="ws2003")
+class Rules:
+    policy: SchedulerPolicy = option(SchedulerPolicy(), help="The rules.")
+
+    @hookimpl
+    def scheduler_policy(self) -> SchedulerPolicy:
+        return self.policy
+
+
+def rules(**policy: Any) -> Rules:
+    """A plugin that sets these rules and answers nothing else."""
+    return Rules(policy=SchedulerPolicy(**policy))
+
+
+def bursts(*work: int) -> Iterator[Request]:
+    """A program that computes for so many ns, burst after burst, and ends."""
+    return iter([Compute(ns) for ns in work])

@@ -17,6 +17,14 @@ from ntlab.machine.memory import (
     Tally,
     Touch,
 )
+from ntlab.machine.partitions import (
+    NEVER_NOTIFY,
+    NOTIFY_LONG_SPIN_WAIT,
+    Partition,
+    Partitions,
+    VirtualProcessor,
+    Yield,
+)
 from ntlab.machine.policy import IoPolicy, SchedulerPolicy
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, Processor
@@ -24,7 +32,9 @@ from ntlab.machine.stages import Stage
 from ntlab.machine.threads import Compute, Process, Program, Request, RunOn, Session, Sleep, Thread
 
 __all__ = [
+    "NEVER_NOTIFY",
     "NOMINAL",
+    "NOTIFY_LONG_SPIN_WAIT",
     "PRESETS",
     "Acquire",
     "AddressSpace",
@@ -50,6 +60,8 @@ __all__ = [
     "Memory",
     "MemoryPolicy",
     "Packet",
+    "Partition",
+    "Partitions",
     "Post",
     "Process",
     "Processor",
@@ -68,5 +80,7 @@ __all__ = [
     "Tally",
     "Thread",
     "Touch",
+    "VirtualProcessor",
     "Write",
+    "Yield",
 ]

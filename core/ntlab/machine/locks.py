@@ -70,6 +70,11 @@ class SpinLock:
     def __repr__(self) -> str:
         return f"<SpinLock {self.name}>"
 
+    def spun(self, thread: Thread) -> int:
+        """How long a thread that waits for it has spun so far, ns of running."""
+        before = next(waiter.run_time for waiter in self.waiters if waiter.thread is thread)
+        return self.machine.scheduler.run_time(thread) - before
+
     def _take(self, thread: Thread, waited: int, spun: int) -> None:
         machine = self.machine
         self.holder = thread

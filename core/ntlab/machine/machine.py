@@ -13,6 +13,7 @@ from ntlab.machine.io import Io
 from ntlab.machine.locks import Discipline, Locks, SpinLock
 from ntlab.machine.memory import Memory
 from ntlab.machine.paging import create_paging
+from ntlab.machine.partitions import Partition, Partitions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.threads import Process, Program, Session, Thread
@@ -28,7 +29,8 @@ class Machine:
 
     `tables` is its frozen hardware; `plugins` are instances, the most basic first: a later one is asked
     before an earlier one. Machines that share an `engine` share their time, as a host and its child
-    partitions do. A machine is booted once and runs once; a second run is a new machine.
+    partitions do; `partition` is the child partition that it is in, or None. A machine is booted once and
+    runs once; a second run is a new machine.
     """
 
     def __init__(
@@ -41,10 +43,13 @@ class Machine:
         hooks: Mode = "direct",
         engine: Engine | None = None,
         name: str = "machine",
+        partition: Partition | None = None,
     ) -> None:
         self.tables = tables
         self.plugins = tuple(plugins)
         self.name = name
+        self.partition = partition
+        self.hook_mode: Mode = hooks
         self.engine = engine if engine is not None else Engine()
         self.tracer = tracer if tracer is not None else Tracer(enabled=False)
         self.streams = Streams(seed)
@@ -63,6 +68,7 @@ class Machine:
         self.io.find_disks()
         self.memory = Memory(self)
         self.paging = create_paging(self)
+        self.partitions = Partitions(self)
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
@@ -90,6 +96,7 @@ class Machine:
 
     def stop(self) -> None:
         """The machine will run no more: let plugins account for what is open."""
+        self.partitions.stop()
         if self.hooks.machine_stopped is not None:
             self.hooks.machine_stopped(self)
 
@@ -206,6 +213,7 @@ class Machine:
             **self.memory.counters(),
             **(self.paging.counters() if self.paging is not None else {}),
             **self.io.counters(),
+            **self.partitions.counters(),
         }
 
 

@@ -577,8 +577,11 @@ class Scheduler:
 
     def suspend(self, processor: Processor) -> None:
         """Interrupt work begins on a processor: its thread makes no progress."""
-        if processor.thread is not None:
-            self._pause(processor, processor.thread)
+        thread = processor.thread
+        if thread is not None:
+            self._pause(processor, thread)
+            if thread.virtual is not None:
+                thread.virtual.stop()
 
     def restart(self, processor: Processor) -> None:
         """Interrupt work has ended (`level` is passive again)."""
@@ -588,6 +591,8 @@ class Scheduler:
         processor.since = self.engine.now
         if not self._by_tick:
             processor.ticked = self.engine.now
+        if thread.virtual is not None:
+            thread.virtual.follow()
         if processor.preempt_pending and not thread.raised:
             self._reconsider(processor, thread)
         else:
@@ -611,6 +616,8 @@ class Scheduler:
         processor.since = self.engine.now
         if not self._by_tick:
             processor.ticked = self.engine.now
+        if thread.virtual is not None:
+            thread.virtual.follow()
         if speed and thread.spinning is not None:
             self.machine.locks.running_again(thread)
         if speed and processor.preempt_pending and not thread.raised:
@@ -635,6 +642,22 @@ class Scheduler:
         thread.quantum_left = 0
         self._turn_over(processor, thread)
         self._plan(processor)
+
+    def yield_to(self, thread: Thread, other: Thread) -> None:
+        """End the turn of a running thread now, in favour of a ready one of its priority in any queue."""
+        processor = thread.processor
+        if thread.state == RUNNING and processor is not None and processor.bit & other.affinity:
+            self._withdraw(other)
+            other.processor = processor
+            self._requeue(processor, other)
+        self.yield_turn(thread)
+
+    def run_time(self, thread: Thread) -> int:
+        """How long a thread has been on a processor, its present stretch of running included, ns."""
+        processor = thread.processor
+        if thread.state != RUNNING or processor is None or processor.level or not processor.speed:
+            return thread.run_time
+        return thread.run_time + max(0, self.engine.now - processor.since)
 
     def block(self, thread: Thread) -> None:
         """Make a running or ready thread wait, from outside its program. Its work stays as it is."""

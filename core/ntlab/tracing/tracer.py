@@ -12,8 +12,9 @@ import hashlib
 import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 
-from ntlab.tracing.records import EventType, Record, stable_id, type_of
+from ntlab.tracing.records import EventType, Record, event_type, stable_id, type_of
 
 Emitter = Callable[[tuple[int, ...]], None]
 Sink = Callable[[array], None]  # type: ignore[type-arg]  # array is not generic at run time in 3.11
@@ -39,13 +40,23 @@ class Tracer:
         self._texts: dict[int, str] = {}
         self._blobs: dict[int, bytes] = {}
         self._subscribers: dict[int, list[Callable[[tuple[int, ...]], None]]] = {}
+        self._partition = ""  # what stands before the providers' names
 
     def emitter(self, event: EventType) -> Emitter | None:
         """What to call with ``(time, event.id, *fields)``, or None where the event goes nowhere."""
         traced = self.enabled and (self._only is None or event.provider in self._only)
-        subscribers = self._subscribers.get(event.id)
+        identity = self._own(event).id
+        subscribers = self._subscribers.get(identity, [])
+        if self._partition and (traced or subscribers):
+            emit = self._fan_out(traced, subscribers)
+            return lambda record: emit((record[0], identity, *record[2:]))
+        if not traced and not subscribers:
+            return None
+        return self._fan_out(traced, subscribers)
+
+    def _fan_out(self, traced: bool, subscribers: list[Emitter]) -> Emitter:
         if not subscribers:
-            return self._buffer.extend if traced else None
+            return self._buffer.extend
         targets = ([self._buffer.extend] if traced else []) + subscribers
 
         def fan_out(record: tuple[int, ...]) -> None:
@@ -56,7 +67,21 @@ class Tracer:
 
     def subscribe(self, event: EventType, action: Callable[[tuple[int, ...]], None]) -> None:
         """Call `action` with each record of `event`. Must come before the machine boots."""
-        self._subscribers.setdefault(event.id, []).append(action)
+        self._subscribers.setdefault(self._own(event).id, []).append(action)
+
+    def of_partition(self, name: str) -> Tracer:
+        """This tracer for the machine of a child partition: its providers are "NAME/PROVIDER" in the records.
+
+        `only` goes by the name without that.
+        """
+        branch = copy(self)  # all that is recorded is in containers, which both share
+        branch._partition = f"{name}/"
+        return branch
+
+    def _own(self, event: EventType) -> EventType:
+        if not self._partition:
+            return event
+        return event_type(self._partition + event.provider, event.name, " ".join(event.fields))
 
     def add_sink(self, sink: Sink) -> None:
         """Give `sink` every batch of flat records, as an array of 64-bit integers."""

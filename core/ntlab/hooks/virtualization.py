@@ -1,0 +1,31 @@
+"""What the hypervisor of a host asks, when the host has child partitions.
+
+A plugin's instances on the host answer these; those in a child partition answer for the guest alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ntlab.hooks.markers import hookspec
+
+if TYPE_CHECKING:
+    from ntlab.machine.partitions import Partition, VirtualProcessor, Yield
+
+
+@hookspec(firstresult=True)
+def spin_attempts(partition: Partition) -> int | None:
+    """How often a guest is told to try a spinlock before it makes a long spin wait hypercall.
+
+    Asked when a child partition is created; the guest reads it as `partition.spin_attempts` (CPUID leaf
+    0x40000004, EBX). 1..0xFFFFFFFF. None everywhere: 0xFFFFFFFF, never.
+    """
+
+
+@hookspec(firstresult=True)
+def long_spin_wait(vp: VirtualProcessor, spins: int) -> Yield | None:
+    """A guest says that a virtual processor has tried a spinlock `spins` times; its hypercall is done.
+
+    `Yield()` ends the processor's turn, `Yield(to=other)` in favour of another one that waits for a logical
+    processor. None: nothing, for the hypercall is advisory.
+    """

@@ -148,26 +148,29 @@ class _Parts:
 
 def _lived(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callable[[Machine], T]) -> T:
     """What `seen` sees of a machine that has lived this run through."""
+    with _quiet_collector():
+        return _live(job, parts, tables, tracer, seen)
+
+
+def _live(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callable[[Machine], T]) -> T:
     from ntlab.machine import Machine
 
     machine: Machine | None = None
-    with _quiet_collector():
-        try:
-            # pluggy asks what was registered last first.
-            machine = Machine(tables, parts.plugins[::-1], seed=job.seed, tracer=tracer, hooks=job.hooks)
-            machine.boot()
-            parts.workload.start(machine)
-            gc.freeze()
-            machine.run(job.duration)
-            machine.stop()
-            return seen(machine)
-        except NtlabError:
+    try:
+        # pluggy asks what was registered last first.
+        machine = Machine(tables, parts.plugins[::-1], seed=job.seed, tracer=tracer, hooks=job.hooks)
+        machine.boot()
+        parts.workload.start(machine)
+        machine.run(job.duration)
+        machine.stop()
+        return seen(machine)
+    except NtlabError:
+        raise
+    except Exception as error:
+        blamed = _blamed(error, job, machine)
+        if blamed is None:
             raise
-        except Exception as error:
-            blamed = _blamed(error, job, machine)
-            if blamed is None:
-                raise
-            raise blamed from error
+        raise blamed from error
 
 
 def _check_metrics(metrics: Sequence[Metric], use: str) -> None:
@@ -219,13 +222,17 @@ def _settings(options: Mapping[str, Any]) -> dict[str, Setting]:
 
 @contextlib.contextmanager
 def _quiet_collector() -> Iterator[None]:
-    """Let the garbage collector look seldom, and not at the machine: it lives as long as the run does."""
+    """Let the garbage collector look seldom while a machine runs, and once when it has lived.
+
+    What existed before is set aside, so looking costs what the machine is worth, not what is imported.
+    """
     thresholds = gc.get_threshold()
-    gc.collect()
+    gc.freeze()
     gc.set_threshold(100_000, 20, 50)
     try:
         yield
     finally:
+        gc.collect()
         gc.unfreeze()
         gc.set_threshold(*thresholds)
 

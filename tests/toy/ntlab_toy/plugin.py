@@ -21,7 +21,8 @@ class Runners:
     ends: list[int] = state(list)
 
     def start(self, machine: Machine) -> None:
-        time.sleep(self.pause)
+        if self.pause:
+            time.sleep(self.pause)
         chance = machine.streams.stream("toy_base.runners")
         process = machine.create_process("runners", affinity=1)
         for _ in range(self.threads):

@@ -7,6 +7,7 @@ from ntlab.machine import Machine
 from ntlab.plugin import plugin
 from ntlab_ws2003.io import InputOutput
 from ntlab_ws2003.memory import MemoryManagement
+from ntlab_ws2003.paging import PageWriting
 from ntlab_ws2003.scheduling import Scheduling
 
 
@@ -16,7 +17,7 @@ from ntlab_ws2003.scheduling import Scheduling
     release="ws2003",
     ledger=("N1",),
 )
-class Ws2003(Scheduling, InputOutput, MemoryManagement):
+class Ws2003(Scheduling, InputOutput, MemoryManagement, PageWriting):
     """Windows Server 2003 as far as the features need it.
 
     A mixin answers its domain's hooks itself. Only the hooks of a machine's life concern several domains:

@@ -35,8 +35,8 @@ def write_cluster_limit(machine: object) -> int | None:
 def write_cluster(paging: Paging, head: int, limit: int) -> Sequence[int] | None:
     """Which pages go out together with `head`, the oldest of the modified list.
 
-    Up to `limit`, head among them, all on the modified list, none twice. They go into the file in the order given. 2003 (and None
-    everywhere): the first `limit` of the list, in list order.
+    Up to `limit`, head among them, all on the modified list, none twice. They go into the file in the order
+    given. 2003 (and None everywhere): the first `limit` of the list, in list order.
     """
 
 

@@ -1179,11 +1179,13 @@ class _Access(Request):
         memory = self.memory
         if memory.available:
             return 0  # once more
-        promised = memory.writes > 0 or (memory.writer is not None and memory.writer.promise())
+        promised = memory.writes > 0
         if memory._pages_short is not None and memory._pages_short(memory, self.stop - self.at):
             promised = True
         if memory.available:
             return 0
+        if memory.writer is not None and memory.writer.promise():
+            promised = True
         if promised:
             memory._waiters.append(self.thread)
             return None

@@ -58,6 +58,13 @@ class PagingFile:
         """The free runs as (start, length), by start."""
         return [(start, self._runs[start]) for start in self._starts]
 
+    @property
+    def fragmentation(self) -> float:
+        """Into how many runs of slots a run of stored pages is cut, on average; 1 is best, 0 for no page."""
+        slot_of = self.slot_of
+        cuts = sum(slot_of.get(owner - 1) != slot - 1 for owner, slot in slot_of.items())
+        return cuts / (sum(owner - 1 not in slot_of for owner in slot_of) or 1)
+
     # -- where to write ----------------------------------------------------------------------------------
 
     def longest(self) -> tuple[int, int]:

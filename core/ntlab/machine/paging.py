@@ -14,7 +14,10 @@ A page is named by one integer here, `number(space, page)`: the number of the ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import attrs
@@ -38,6 +41,7 @@ from ntlab.machine.scheduler import KERNEL_LOGGER
 from ntlab.machine.threads import Request, Thread
 from ntlab.quantities import Share, Size
 from ntlab.tracing import EventType, event_type
+from ntlab.tracing.tracer import Emitter
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
@@ -62,6 +66,14 @@ def number(space: AddressSpace, page: int) -> int:
     return space.process.id << SPACE_SHIFT | page
 
 
+def whole_pages(machine: Machine, size: int, where: str) -> int:
+    """How many pages `size` bytes are. Raises UserError, naming the option `where`, if they are not whole."""
+    page_size = machine.memory.policy.page_size
+    if size % page_size:
+        raise UserError(f"{size} bytes", where=where, expected=f"a multiple of the page size, {page_size}")
+    return size // page_size
+
+
 @attrs.frozen(kw_only=True)
 class PagingPolicy:
     """Rules of paging.
@@ -74,13 +86,17 @@ class PagingPolicy:
       when pages are trimmed and when a write ends.
     """
 
-    file_size: Size = attrs.field(default=Size(0), validator=attrs.validators.ge(0))
-    initial_fragmentation: Share = attrs.field(
-        default=Share(0.0), validator=[attrs.validators.ge(0), attrs.validators.le(1)]
-    )
-    low_free: int = attrs.field(default=20_000, validator=attrs.validators.ge(0))
-    high_modified: int = attrs.field(default=16_384, validator=attrs.validators.ge(0))
-    low_available: int = attrs.field(default=15_000, validator=attrs.validators.ge(0))
+    file_size: Size = attrs.field(default=Size(0))
+    initial_fragmentation: Share = attrs.field(default=Share(0.0))
+    low_free: int = 20_000
+    high_modified: int = 16_384
+    low_available: int = 15_000
+
+    def __attrs_post_init__(self) -> None:
+        if min(self.file_size, self.low_free, self.high_modified, self.low_available) < 0:
+            raise UserError(f"{self}", expected="sizes and thresholds of 0 or more")
+        if not 0 <= self.initial_fragmentation <= 1:
+            raise UserError(f"initial fragmentation {self.initial_fragmentation}", expected="0 to 1")
 
 
 def create_paging(machine: Machine) -> Paging | None:
@@ -92,8 +108,8 @@ def create_paging(machine: Machine) -> Paging | None:
 class Paging:
     """Paging of one machine: the backing of its processes' private memory.
 
-    Totals: `writes`, `pages_written`, `reads`, `pages_read`; `full` counts the times that the writer had to
-    give up because no slot was free.
+    `write_sizes` and `read_sizes` count the writes and reads of each size, in pages; `full` the times that
+    the writer had to give up because no slot was free.
     """
 
     def __init__(self, machine: Machine, policy: PagingPolicy) -> None:
@@ -112,10 +128,8 @@ class Paging:
                 expected="a file of at least one write, and writes of at least one page",
             )
         self.file = PagingFile(slots)
-        if policy.initial_fragmentation:
-            self.file.fragment(
-                policy.initial_fragmentation, machine.streams.stream("paging", "fragmentation")
-            )
+        stream = machine.streams.stream("paging", "fragmentation")
+        self.file.fragment(policy.initial_fragmentation, stream)
         self.disk = _disk(machine)
         if policy.file_size > self.disk.model.capacity:
             raise UserError(
@@ -124,8 +138,8 @@ class Paging:
         memory.backing = self
         memory.writer = self
         memory.commit_limit += self.file.free
-        self.writes = self.pages_written = 0
-        self.reads = self.pages_read = 0
+        self.write_sizes: Counter[int] = Counter()
+        self.read_sizes: Counter[int] = Counter()
         self.full = 0
         self._stored: dict[int, int] = {}  # slots that each process has
         self._woken = False  # the writer is about to look
@@ -197,8 +211,7 @@ class Paging:
         if transfer is None:
             return False
         pages = sum(extent.pages for extent in transfer.extents)
-        self.reads += 1
-        self.pages_read += pages
+        self.read_sizes[pages] += 1
         wanted = range(page, min(stop, first + pages))
 
         def done(request: IoRequest) -> None:
@@ -243,43 +256,31 @@ class Paging:
 
     def promise(self) -> bool:
         """A thread needs a page and there is none: whether one will come from here."""
-        if self._transfer is None and (self._stuck or self._head() is None):
+        if self._transfer is None and (self._stuck or next(self.modified(), None) is None):
             return False
         self.flush()
         return True
 
-    def modified(self) -> list[int]:
+    def modified(self) -> Iterator[int]:
         """The pages that could be written, oldest first."""
-        return [
-            page
-            for extent in self.memory.modified
-            if extent.region.backing is self
-            for page in self._numbers(extent)
-        ]
+        for extent in self.memory.modified:
+            if extent.region.backing is self:
+                start = number(extent.region.space, extent.page)
+                yield from range(start, start + extent.pages)
 
-    def modified_near(self, page: int, window: int) -> list[int]:
+    def around(self, page: int, window: int, limit: int) -> list[int]:
         """The pages that could be written in the address space of `page`, less than `window` pages before or
-        after it, by address. `page` is one of them if it could be written itself."""
+        after it, by address: up to `limit` of them, with `page`, and those before it rather than after it."""
         space = self.memory.spaces[page >> SPACE_SHIFT]
         base = page & ~PAGE_MASK
-        first, last = page - window + 1, page + window
-        found = []
-        for extent in space.extents(max(0, first - base), last - base):
+        first, last = max(base, page - window + 1), page + window
+        found: list[int] = []
+        for extent in space.extents(first - base, last - base):
             if extent.state == MODIFIED and extent.region.backing is self:
                 start = base + extent.page
                 found += range(max(first, start), min(last, start + extent.pages))
-        return found
-
-    def _numbers(self, extent: Extent) -> range:
-        start = number(extent.region.space, extent.page)
-        return range(start, start + extent.pages)
-
-    def _head(self) -> int | None:
-        """The oldest page that could be written."""
-        for extent in self.memory.modified:
-            if extent.region.backing is self:
-                return self._numbers(extent).start
-        return None
+        begin = max(0, bisect_left(found, page) - limit + 1)
+        return found[begin : begin + limit]
 
     def _due(self) -> bool:
         if self._flushing:
@@ -295,7 +296,7 @@ class Paging:
     def _look(self, argument: object) -> None:
         """What the writer does when it wakes: begin the next write, if one is due."""
         self._woken = False
-        head = self._head() if self._due() else None
+        head = next(self.modified(), None) if self._due() else None
         if head is not None:
             place, pages = self._plan(head)
             if pages:
@@ -312,7 +313,7 @@ class Paging:
         """The next write: its first slot and its pages. No pages where the file is full."""
         limit = self.write_limit
         chosen = self._write_cluster(self, head, limit) if self._write_cluster is not None else None
-        pages: Sequence[int] = self._oldest(limit) if chosen is None else chosen
+        pages: Sequence[int] = list(islice(self.modified(), limit)) if chosen is None else chosen
         if not pages or len(pages) > limit:
             raise SimulationError(f"write_cluster gave {len(pages)} pages, not 1 to {limit}")
         place = self._place_cluster(self, pages) if self._place_cluster is not None else None
@@ -321,15 +322,6 @@ class Paging:
             place = self.file.longest() if start is None else (start, len(pages))
         return place[0], pages[: place[1]]
 
-    def _oldest(self, limit: int) -> list[int]:
-        pages: list[int] = []
-        for extent in self.memory.modified:
-            if extent.region.backing is self:
-                pages += self._numbers(extent)[: limit - len(pages)]
-                if len(pages) == limit:
-                    break
-        return pages
-
     def _write(self, start: int, pages: Sequence[int]) -> None:
         self._transfer = self.memory.begin_write(self._extents(pages))
         self.file.allocate(start, pages)
@@ -337,8 +329,7 @@ class Paging:
             process = page >> SPACE_SHIFT
             self._stored[process] = self._stored.get(process, 0) + 1
         self._target = range(start, start + len(pages))
-        self.writes += 1
-        self.pages_written += len(pages)
+        self.write_sizes[len(pages)] += 1
         size = self.page_size
         self._submit(
             IoRequest(
@@ -388,12 +379,12 @@ class Paging:
         else:
             self._record(self._trace_write, FILE_WRITE, request)
 
-    def _record(self, trace: object, event: EventType, request: IoRequest) -> None:
+    def _record(self, trace: Emitter | None, event: EventType, request: IoRequest) -> None:
         if trace is None:
             return
         thread = request.thread
         pid, tid = (thread.process.id, thread.id) if thread is not None else (SYSTEM_PID, 0)
-        trace(  # type: ignore[operator]
+        trace(
             (
                 self.engine.now,
                 event.id,
@@ -417,13 +408,15 @@ class Paging:
     def counters(self) -> dict[str, float]:
         """Performance counters by their Windows names, over the machine's life so far."""
         seconds = self.engine.now / 1e9 or 1.0
+        pages_written = sum(pages * count for pages, count in self.write_sizes.items())
+        pages_read = sum(pages * count for pages, count in self.read_sizes.items())
         file = rf"Paging File(\??\{self.file.name})"
         return {
-            r"Memory\Pages/sec": (self.pages_written + self.pages_read) / seconds,
-            r"Memory\Pages Output/sec": self.pages_written / seconds,
-            r"Memory\Page Writes/sec": self.writes / seconds,
-            r"Memory\Pages Input/sec": self.pages_read / seconds,
-            r"Memory\Page Reads/sec": self.reads / seconds,
+            r"Memory\Pages/sec": (pages_written + pages_read) / seconds,
+            r"Memory\Pages Output/sec": pages_written / seconds,
+            r"Memory\Page Writes/sec": self.write_sizes.total() / seconds,
+            r"Memory\Pages Input/sec": pages_read / seconds,
+            r"Memory\Page Reads/sec": self.read_sizes.total() / seconds,
             rf"{file}\% Usage": 100 * self.file.used / self.file.size,
             rf"{file}\% Usage Peak": 100 * self.file.peak / self.file.size,
         }

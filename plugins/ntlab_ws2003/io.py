@@ -1,0 +1,78 @@
+"""How Windows Server 2003 does input and output: who takes interrupts, and who ends a request."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+
+from ntlab.hooks import hookimpl
+from ntlab.machine import IoPolicy, IoRequest, Machine
+from ntlab.plugin import option
+from ntlab.quantities import Duration, Size
+
+
+@attrs.define(slots=False, eq=False)
+class InputOutput:
+    """The policies of the I/O manager. Source of the mechanisms: io facts, section 1; scheduling facts,
+    section 3. The times are round figures of the usual range, not measurements."""
+
+    interrupt_time: Duration = option(
+        Duration(5_000), help="Service routine of a device's interrupt.", minimum=0
+    )
+    dpc_time: Duration = option(Duration(10_000), help="DPC that completes a request.", minimum=0)
+    completion_time: Duration = option(
+        Duration(2_000), help="Final step of a request that is bound to a completion port.", minimum=0
+    )
+    disk: str = option("sas15k", help="Model of the disks that the hardware description names.")
+    adapter_transfer: Size = option(
+        Size(1 << 20), help="Most bytes that an adapter moves in one go; more is split.", minimum=512
+    )
+    interrupts: Literal["random", "round_robin"] = option(
+        "random", help="How interrupts spread over all processors, whoever issued the request."
+    )
+
+    _next_interrupted: Callable[[], int] = attrs.field(init=False, repr=False, eq=False)
+
+    @hookimpl
+    def io_policy(self, machine: Machine) -> IoPolicy:
+        count = len(machine.processors)
+        if self.interrupts == "random":
+            self._next_interrupted = _random_below(machine.streams.stream("ws2003", "interrupts"), count)
+        else:
+            self._next_interrupted = _round(count)
+        return IoPolicy(
+            interrupt_time=self.interrupt_time,
+            dpc_time=self.dpc_time,
+            completion_time=self.completion_time,
+            disk=self.disk,
+        )
+
+    @hookimpl
+    def max_transfer(self, request: IoRequest) -> int:
+        return self.adapter_transfer
+
+    @hookimpl
+    def interrupt_processor(self, request: IoRequest) -> int:
+        return self._next_interrupted()
+
+    @hookimpl
+    def completion_plan(self, request: IoRequest) -> Literal["apc", "port"]:
+        return "apc"
+
+
+def _random_below(stream: random.Random, count: int) -> Callable[[], int]:
+    return lambda: stream.randrange(count)
+
+
+def _round(count: int) -> Callable[[], int]:
+    last = -1
+
+    def following() -> int:
+        nonlocal last
+        last = (last + 1) % count
+        return last
+
+    return following

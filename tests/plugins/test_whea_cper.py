@@ -20,7 +20,10 @@ from ntlab.errors import UserError
 from ntlab_whea import wire
 from ntlab_whea.cper import (
     BUS_CHECK,
+    CACHE_CHECK,
     CHECK_FIELDS,
+    MICROARCHITECTURE_CHECK,
+    TLB_CHECK,
     WINDOWS,
     Body,
     Checked,
@@ -172,6 +175,7 @@ def test_a_damaged_record_is_refused_or_reads_exactly(record: Record, data: st.D
         (132, b"\x40", "byte 272: Memory is cut off at byte 336; expected 73 bytes"),
         (132, b"\x4a", "byte 200: section 1 begins at byte 345; expected 346"),
         (176, b"\5", "byte 176: Section.severity is 5"),
+        (200, b"\x5a", "byte 200: section 1 begins at byte 346; expected 345"),
         (200, b"\x58", "byte 200: section 1 begins at byte 344; expected 345"),
         (204, b"\4", "byte 204: section 1 has 4 bytes; expected 1..3"),
         (204, b"\0", "byte 204: section 1 has 0 bytes; expected 1..3"),
@@ -353,6 +357,27 @@ def registers(data: bytes | int) -> dict[str, Any]:
     }
 
 
+RECORD_FLAGS = {
+    RecordFlag.RECOVERED: "HW_ERROR_FLAGS_RECOVERED",
+    RecordFlag.PREVIOUS_ERROR: "HW_ERROR_FLAGS_PREVERR",
+    RecordFlag.SIMULATED: "HW_ERROR_FLAGS_SIMULATED",
+}
+SECTION_FLAGS = {
+    "primary": SectionFlag.PRIMARY,
+    "containmentWarning": SectionFlag.CONTAINMENT_WARNING,
+    "reset": SectionFlag.RESET,
+    "errorThresholdExceeded": SectionFlag.THRESHOLD_EXCEEDED,
+    "resourceNotAccessible": SectionFlag.RESOURCE_NOT_ACCESSIBLE,
+    "latentError": SectionFlag.LATENT_ERROR,
+    "propagated": SectionFlag.PROPAGATED,
+    "overflow": SectionFlag.OVERFLOW,
+}
+CHECK_NAMES = {
+    CACHE_CHECK: "Cache Check Error",
+    TLB_CHECK: "TLB Check Error",
+    BUS_CHECK: "Bus Check Error",
+    MICROARCHITECTURE_CHECK: "MS Check Error",
+}
 OUTCOME = {
     "context_corrupt": at("processorContextCorrupt"),
     "uncorrected": at("uncorrected"),
@@ -484,6 +509,7 @@ class Comparison:
             "notificationType.guid": str(record.notify),
             "recordID": record.record_id,
             "flags.value": record.flags,
+            **({"flags.name": RECORD_FLAGS[record.flags]} if record.flags in RECORD_FLAGS else {}),
             "persistenceInfo": record.persistence,
         }
         if record.valid & Present.PLATFORM_ID:
@@ -502,7 +528,6 @@ class Comparison:
             offset += length
 
     def section(self, index: int, found: Section, offset: int, length: int) -> None:
-        flags = ("primary", "containmentWarning", "reset", "errorThresholdExceeded", "resourceNotAccessible")
         descriptor = {
             "sectionOffset": offset,
             "sectionLength": length,
@@ -510,7 +535,7 @@ class Comparison:
             "revision.minor": found.revision & 255,
             "sectionType.data": str(found.body.type),
             "severity.code": found.severity,
-            **bits("flags.", *flags, "latentError", "propagated", "overflow")(found.flags),
+            **{f"flags.{name}": bool(found.flags & flag) for name, flag in SECTION_FLAGS.items()},
         }
         if found.valid & SectionPresent.FRU_ID:
             descriptor["fruID"] = str(found.fru_id)
@@ -535,6 +560,7 @@ class Comparison:
         for index, error in enumerate(body.errors):
             place = f"{prefix}processorErrorInfo.{index}."
             self.same(f"{place}type.guid", str(error.kind))
+            self.same(f"{place}type.name", CHECK_NAMES.get(error.kind, "Unknown"))
             self.fields(place, VIEWS[ProcessorError][1], error.known())
             if "check" in error.known() and error.kind in CHECK_FIELDS:
                 views = {name: CHECK[name] for name in CHECK_FIELDS[error.kind]}

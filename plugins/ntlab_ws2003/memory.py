@@ -1,0 +1,79 @@
+"""How Windows Server 2003 manages memory: where pages come from, and whose pages go when there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import attrs
+
+from ntlab.hooks import hookimpl
+from ntlab.machine import AddressSpace, Memory, MemoryPolicy, Region, Thread
+from ntlab.plugin import option
+from ntlab.quantities import MICROSECOND, Duration, Size
+
+
+@attrs.define(slots=False, eq=False)
+class MemoryManagement:
+    """Memory's policies. Source of the mechanisms: memory facts, sections 3.1, 3.3 and 4."""
+
+    page_size: Size = option(Size(4096), help="Bytes of a page; 8 KiB on Itanium.", minimum=4096)
+    demand_zero_fault: Duration = option(
+        Duration(1 * MICROSECOND), help="Processor time to give a thread a zeroed page.", minimum=0
+    )
+    transition_fault: Duration = option(
+        Duration(1 * MICROSECOND), help="Processor time to take a page back from a list.", minimum=0
+    )
+    hard_fault: Duration = option(
+        Duration(20 * MICROSECOND), help="Processor time of a fault that waits for a read.", minimum=0
+    )
+    zeroing: Duration = option(
+        Duration(1 * MICROSECOND), help="Time to zero a page that nobody has zeroed before.", minimum=0
+    )
+    working_set_minimum: int = option(50, help="Pages that a trim leaves a process.", minimum=0)
+    working_set_maximum: int = option(
+        345, help="Pages that a process is not trimmed below while others have more.", minimum=1
+    )
+    node_fallback: Literal["random", "next"] = option(
+        "random",
+        help="Which node is tried when the home has no page: any at random, or the next by number.",
+    )
+
+    @hookimpl
+    def memory_policy(self) -> MemoryPolicy:
+        return MemoryPolicy(
+            page_size=self.page_size,
+            demand_zero_fault=self.demand_zero_fault,
+            transition_fault=self.transition_fault,
+            hard_fault=self.hard_fault,
+            zeroing=self.zeroing,
+            working_set_minimum=self.working_set_minimum,
+            working_set_maximum=self.working_set_maximum,
+        )
+
+    @hookimpl
+    def allocation_node(self, thread: Thread, region: Region) -> int | None:
+        return thread.processor.node if thread.processor is not None else None
+
+    @hookimpl
+    def fallback_order(self, memory: Memory, home: int) -> Sequence[int]:
+        others = [*range(home + 1, len(memory.nodes)), *range(home)]
+        if self.node_fallback == "random":
+            memory.machine.streams.stream("ws2003", "node fallback").shuffle(others)
+        return others
+
+    @hookimpl
+    def pages_short(self, memory: Memory, pages: int) -> None:
+        """Trim working sets: first what is above its maximum, then what is above its minimum.
+
+        What was changed becomes available when the modified page writer has written it.
+        """
+        for floor in ("working_set_maximum", "working_set_minimum"):
+            for space in sorted(memory.spaces.values(), key=_size, reverse=True):
+                spare = space.working_set.pages - getattr(space, floor)
+                if spare > 0 and pages > 0:
+                    pages -= memory.trim(space, memory.oldest(space, min(spare, pages)))
+
+
+def _size(space: AddressSpace) -> int:
+    return space.working_set.pages

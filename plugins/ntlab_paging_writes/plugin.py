@@ -1,0 +1,94 @@
+"""How Server 2008 writes to the paging file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from ntlab.hooks import hookimpl
+from ntlab.machine import Machine
+from ntlab.machine.paging import Paging, whole_pages
+from ntlab.plugin import option, plugin
+from ntlab.quantities import KIB, MIB, Size
+from ntlab_paging_writes.workloads import DirtyBursts
+
+
+@plugin(
+    name="paging_writes",
+    summary="Large paging-file writes that take modified neighbours along.",
+    release="ws2008",
+    ledger=("M3", "M4"),
+    after=("ws2003",),
+    workloads=(DirtyBursts,),
+)
+class PagingWrites:
+    """Each half of the feature is an option of its own. Source: S0 (M3, M4); memory facts, section 1."""
+
+    max_cluster: Size = option(
+        Size(MIB), help="Largest write to the paging file.", minimum=64 * KIB, maximum=16 * MIB
+    )
+    max_read: Size = option(
+        Size(MIB), help="Largest read from the paging file.", minimum=4 * KIB, maximum=16 * MIB
+    )
+    gather_neighbours: bool = option(
+        True, help="Whether modified neighbours in the address space go out with the oldest modified page."
+    )
+    gather_window: Size = option(
+        Size(0), help="How far away a neighbour may be; 0 means as far as the largest write.", minimum=0
+    )
+    fill_cluster: bool = option(
+        True, help="Whether a write that is not full takes the next oldest page and its neighbours too."
+    )
+    target_neighbours: bool = option(
+        True, help="Whether a write goes near the slots of virtual neighbours that are in the file already."
+    )
+
+    _window: int = attrs.field(init=False, repr=False, eq=False)
+    _most_read: int = attrs.field(init=False, repr=False, eq=False)
+
+    @hookimpl
+    def write_cluster_limit(self, machine: Machine) -> int:
+        limit = whole_pages(machine, self.max_cluster, "paging_writes.max_cluster")
+        self._window = whole_pages(machine, self.gather_window, "paging_writes.gather_window") or limit
+        self._most_read = whole_pages(machine, self.max_read, "paging_writes.max_read")
+        return limit
+
+    @hookimpl
+    def write_cluster(self, paging: Paging, head: int, limit: int) -> Sequence[int] | None:
+        if not self.gather_neighbours:
+            return None
+        pages = paging.around(head, self._window, limit)
+        if self.fill_cluster and len(pages) < limit:
+            chosen = set(pages)
+            for other in paging.modified():
+                if other not in chosen:
+                    more = [page for page in paging.around(other, self._window, limit) if page not in chosen]
+                    pages += more[: limit - len(pages)]
+                    chosen.update(more)
+                    if len(pages) == limit:
+                        break
+        return pages
+
+    @hookimpl
+    def place_cluster(self, paging: Paging, pages: Sequence[int]) -> tuple[int, int] | None:
+        """Near the neighbour that is nearest: where the pages would lie if the file were the address space."""
+        if not self.target_neighbours:
+            return None
+        slot_of, count = paging.file.slot_of, len(pages)
+        for distance in range(1, self._window):
+            wanted = None
+            before = slot_of.get(pages[0] - distance)
+            after = slot_of.get(pages[-1] + distance)
+            if before is not None:
+                wanted = before + distance
+            elif after is not None:
+                wanted = after - distance - count + 1
+            if wanted is not None:
+                place = paging.file.nearest_fit(wanted, count)
+                return None if place is None else (place, count)
+        return None
+
+    @hookimpl
+    def read_cluster(self) -> int:
+        return self._most_read

@@ -133,23 +133,34 @@ class ClaimsReport(Report):
         )
 
     def tables(self) -> list[Table]:
+        """A row for each claim, and below it one for each further arm; then what fails, and by how much."""
         rows = []
         for result in self.claims:
-            unit = result.unit
-            measured = [f"{arm} {format_estimate(value, unit)}" for arm, value in result.arms.items()]
-            effect = "" if result.effect is None else _signed(result.effect, unit)
-            rows.append(
-                [
-                    result.claim.id,
-                    result.claim.ledger,
-                    result.claim.metric,
-                    ", ".join(measured),
-                    effect,
-                    result.claim.expectation.text,
-                    "holds" if result.holds else "FAILS",
-                ]
-            )
-        return [Table(["claim", "ledger", "metric", "measured", "effect", "expected", ""], rows)]
+            claim, effect = result.claim, result.effect
+            first = [
+                "holds" if result.holds else "FAILS",
+                claim.id,
+                claim.ledger,
+                claim.metric,
+                "" if effect is None else _signed(effect, result.unit),
+            ]
+            for arm, value in result.arms.items():
+                rows.append([*first[:4], arm, format_estimate(value, result.unit), first[4]])
+                first = [""] * 5
+        tables = [Table(["", "claim", "ledger", "metric", "arm", "measured", "effect"], rows)]
+        failing = [
+            [
+                result.claim.id,
+                f"{comparison.left} {comparison.sign} {comparison.right}",
+                format_estimate(comparison.difference, "1"),
+            ]
+            for result in self.claims
+            for comparison in result.comparisons
+            if not comparison.holds
+        ]
+        if failing:
+            tables.append(Table(["what fails", "expected", "left - right"], failing))
+        return tables
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -215,17 +226,26 @@ class Result(Report):
     def tables(self) -> list[Table]:
         arms = self.arms
         units = {name: unit for arm in arms.values() for name, unit in arm.units.items()}
-        rows = []
-        for name, unit in units.items():
-            cells = [
-                format_estimate(arm.metrics[name], unit) if name in arm.metrics else ""
-                for arm in arms.values()
+        measured = {
+            (metric, name): format_estimate(arm.metrics[metric], unit)
+            for metric, unit in units.items()
+            for name, arm in arms.items()
+            if metric in arm.metrics
+        }
+        if len(arms) <= 3:
+            headings = ["metric", *(f"{name}>" for name in arms)]
+            rows = [[metric, *(measured.get((metric, name), "") for name in arms)] for metric in units]
+        else:
+            headings = ["metric", "arm", "measured"]
+            shown = dict.fromkeys(units)
+            rows = [
+                [metric if shown.pop(metric, 0) is None else "", name, text]
+                for (metric, name), text in measured.items()
             ]
-            rows.append([name, *cells])
         state = "" if self.complete else ", interrupted"
         seeds = f"{self.experiment.seeds} seed{'s' if self.experiment.seeds > 1 else ''}"
         title = f"{self.experiment.name} on {self.experiment.hardware}, {seeds}{state}"
-        tables = [Table(["metric", *(f"{name}>" for name in arms)], rows, title)]
+        tables = [Table(headings, rows, title)]
         if self.claims:
             tables += ClaimsReport(claims=self.claims).tables()
         return tables

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 
 from ntlab.lab.statistics import Estimate
-from ntlab.quantities import format_duration, format_rate, format_size
+from ntlab.quantities import format_duration, format_rate, format_size, parse_duration, parse_rate, parse_size
 
-_FORMATS = {"ns": format_duration, "B": format_size, "B/s": format_rate}
+_QUANTITIES: dict[str, tuple[Callable[[float], str], Callable[[object], int]]] = {
+    "ns": (format_duration, parse_duration),
+    "B": (format_size, parse_size),
+    "B/s": (format_rate, parse_rate),
+}
 
 
 @attrs.frozen
@@ -82,15 +86,24 @@ def as_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def format_value(value: float, unit: str) -> str:
     """A measured value with its unit, to four digits: "1.5 ms", "64 KiB", "0.25", "12 switches"."""
-    value = float(f"{value:.4g}")
-    if unit in _FORMATS:
-        return _FORMATS[unit](value)
-    return f"{value:g}" if unit in ("1", "") else f"{value:g} {unit}"
+    factor, name = _scale(value, unit)
+    return f"{value / factor:.4g}{name}" if abs(value / factor) < 1e4 else f"{value / factor:.0f}{name}"
 
 
 def format_estimate(estimate: Estimate, unit: str) -> str:
-    """Mean and half the interval: "0.25 ± 0.01"; the latter is left out where the interval is one point."""
+    """Mean and half the interval: "0.25 ± 0.012"; the latter is left out where the interval is one point."""
     mean = format_value(estimate.mean, unit)
     if estimate.low == estimate.high:
         return mean
-    return f"{mean} ± {format_value((estimate.high - estimate.low) / 2, unit)}"
+    factor, name = _scale(estimate.mean, unit)
+    half = (estimate.high - estimate.low) / 2 / factor
+    return f"{mean.removesuffix(name)} ± {half:.2g}{name}"
+
+
+def _scale(value: float, unit: str) -> tuple[float, str]:
+    """What a value is divided by to be shown, and what is written behind it."""
+    if unit not in _QUANTITIES:
+        return 1, "" if unit in ("1", "") else f" {unit}"
+    pretty, parse = _QUANTITIES[unit]
+    name = pretty(value).partition(" ")[2]
+    return parse(f"1 {name}"), f" {name}"

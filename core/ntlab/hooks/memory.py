@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ntlab.hooks.markers import hookspec, observer
 
 if TYPE_CHECKING:
-    from ntlab.machine.memory import AddressSpace, Memory, MemoryPolicy, Region
+    from ntlab.machine.memory import AddressSpace, Memory, Region
+    from ntlab.machine.policy import MemoryPolicy
     from ntlab.machine.threads import Thread
 
 
@@ -34,19 +35,14 @@ def fallback_order(memory: Memory, home: int) -> Sequence[int] | None:
     """
 
 
-@hookspec(firstresult=True)
-def pages_short(memory: Memory, pages: int) -> bool | None:
+@observer
+def pages_short(memory: Memory, pages: int) -> None:
     """A thread needs so many pages and none is available anywhere; asked again at each retry.
 
-    Whoever answers may make pages available at once (`memory.trim` of clean pages), or promise some: True
-    makes the thread wait until pages become available. Otherwise, if nothing is there and no I/O is under
-    way that will free any, the thread's request fails with STATUS_NO_MEMORY.
+    Whoever can makes some available: `memory.trim` makes clean pages so at once, changed ones as soon as
+    they are written. If that gives none, and none is being written, the request fails with STATUS_NO_MEMORY.
+    2003: trims working sets down to their maximum, then to their minimum.
     """
-
-
-@observer
-def pages_trimmed(memory: Memory, space: AddressSpace) -> None:
-    """Pages have left a working set for the modified and standby lists."""
 
 
 @observer

@@ -1,22 +1,13 @@
 """The general mechanisms of a kernel. Every decision is asked of plugins through hooks."""
 
+from ntlab.machine.accesses import Allocate, Free, Tally, Touch
 from ntlab.machine.disks import PRESETS, Disk, DiskModel, SeekCurve
+from ntlab.machine.extents import Extent
 from ntlab.machine.io import Device, File, Io, IoRequest, Layer, Read, Write
 from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.locks import Acquire, Release, SpinLock
 from ntlab.machine.machine import Machine
-from ntlab.machine.memory import (
-    AddressSpace,
-    Allocate,
-    Backing,
-    Extent,
-    Free,
-    Memory,
-    MemoryPolicy,
-    Region,
-    Tally,
-    Touch,
-)
+from ntlab.machine.memory import AddressSpace, Backing, Memory, Region
 from ntlab.machine.partitions import (
     NEVER_NOTIFY,
     NOTIFY_LONG_SPIN_WAIT,
@@ -25,7 +16,7 @@ from ntlab.machine.partitions import (
     VirtualProcessor,
     Yield,
 )
-from ntlab.machine.policy import IoPolicy, SchedulerPolicy
+from ntlab.machine.policy import IoPolicy, MemoryPolicy, SchedulerPolicy
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, Processor
 from ntlab.machine.stages import Stage

@@ -1,10 +1,9 @@
-"""Memory: pages in extents, lists of them, address spaces, faults, and what an access costs.
+"""Memory: address spaces, where their pages come from, what becomes of them, and who counts what.
 
-Nothing here is kept for a single page. Free memory is runs of frames; everything else is *extents*: runs of
-pages that are consecutive both in physical memory and in one address space, and alike in all that is known
-of them. They are split where that ends to be so. So memory costs what is touched, not what is installed.
+Nothing is kept for a single page: free memory is runs of frames, everything else is extents
+(`ntlab.machine.extents`). So memory costs what is touched, not what is installed.
 
-A page's life, in Windows' numbering of states:
+A page's life, in Windows' names of states:
 
     Zeroed, Free --demand-zero fault--> Active --trim--> Modified --write--> Transition --> Standby
        ^                                  ^ |                |                   |             |
@@ -21,255 +20,41 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-
-import attrs
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError
-from ntlab.machine.links import Flow, Link, Links
-from ntlab.machine.processors import NOMINAL
-from ntlab.machine.threads import Request, Thread
-from ntlab.quantities import MICROSECOND, Duration, Size
+from ntlab.machine.accesses import Accesses
+from ntlab.machine.extents import (
+    ACTIVE,
+    FREE,
+    MODIFIED,
+    MODIFIED_NO_WRITE,
+    NORMAL_PRIORITY,
+    PRIORITIES,
+    STANDBY,
+    STATES,
+    TRANSITION,
+    ZEROED,
+    Extent,
+    NodeMemory,
+    PageList,
+    Transfer,
+)
+from ntlab.machine.policy import MemoryPolicy
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
-    from ntlab.machine.processors import Processor
-    from ntlab.machine.threads import Process
-
-ZEROED, FREE, STANDBY, MODIFIED, MODIFIED_NO_WRITE, BAD, ACTIVE, TRANSITION = range(8)
-"""Page states. Transition here is "an I/O is under way"."""
-STATES = 8
-PRIORITIES = 8
-NORMAL_PRIORITY = 5
-
-STATUS_NO_MEMORY = 0xC0000017
-"""What `Touch` gives when no page can be had and none is promised."""
+    from ntlab.machine.threads import Process, Thread
 
 ALLOCATION_GRANULARITY = 65536
 """Regions begin at multiples of this many bytes of address space."""
 
-KERNEL_LOGGER = "NT Kernel Logger"
-DEMAND_ZERO_FAULT = event_type(KERNEL_LOGGER, "PageFault/DemandZeroFault", "tid pid page pages node")
-TRANSITION_FAULT = event_type(KERNEL_LOGGER, "PageFault/TransitionFault", "tid pid page pages node")
-HARD_FAULT = event_type(KERNEL_LOGGER, "PageFault/HardFault", "tid pid page pages")
 ALLOCATE = event_type("Lab-Numa", "Allocate", "pid home node frame page pages")
 REPURPOSE = event_type("Lab-Memory", "Repurpose", "node frame pages priority")
 TRIM = event_type("Lab-Memory", "Trim", "pid modified standby")
-
-
-def _positive(instance: object, field: attrs.Attribute[int], value: int) -> None:
-    if value <= 0:
-        raise ValueError(f"{field.name} must be positive, not {value}")
-
-
-def _not_negative(instance: object, field: attrs.Attribute[int], value: int) -> None:
-    if value < 0:
-        raise ValueError(f"{field.name} must not be negative, not {value}")
-
-
-@attrs.frozen(kw_only=True)
-class MemoryPolicy:
-    """Rules and costs of memory; the costs are orders of magnitude, not measurements (unvalidated).
-
-    - `page_size`, `line`: bytes of a page and of a cache line.
-    - `demand_zero_fault`, `transition_fault`: processor time for each page; `hard_fault`: for each wait for
-      a read; `zeroing`: for each page that nobody has zeroed before.
-    - `working_set_minimum`, `working_set_maximum`: pages, of a new process. Nothing is done at the maximum
-      unless a plugin does it.
-    """
-
-    page_size: Size = attrs.field(default=Size(4096), validator=_positive)
-    line: Size = attrs.field(default=Size(64), validator=_positive)
-    demand_zero_fault: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
-    transition_fault: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
-    hard_fault: Duration = attrs.field(default=Duration(20 * MICROSECOND), validator=_not_negative)
-    zeroing: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
-    working_set_minimum: int = attrs.field(default=50, validator=_not_negative)
-    working_set_maximum: int = attrs.field(default=345, validator=_positive)
-
-
-# -- extents and lists ------------------------------------------------------------------------------------
-
-
-class Extent:
-    """A run of pages: `pages` of them from physical frame `frame` and virtual page `page` of a region's
-    address space.
-
-    `list` is the list that it is on, if any; `transfer` the I/O that it takes part in, if any.
-    """
-
-    __slots__ = (
-        "accessed",
-        "age",
-        "dirty",
-        "frame",
-        "list",
-        "next",
-        "node",
-        "page",
-        "pages",
-        "previous",
-        "priority",
-        "region",
-        "state",
-        "transfer",
-    )
-
-    def __init__(self, region: Region, page: int, pages: int, node: int, frame: int, state: int) -> None:
-        self.region = region
-        self.page = page
-        self.pages = pages
-        self.node = node
-        self.frame = frame
-        self.state = state
-        self.priority = NORMAL_PRIORITY
-        self.age = 0
-        self.accessed = False
-        self.dirty = False
-        self.list: PageList | None = None
-        self.previous: Extent | None = None
-        self.next: Extent | None = None
-        self.transfer: Transfer | None = None
-
-    def __repr__(self) -> str:
-        where = f"page {self.page} frame {self.frame} +{self.pages}"
-        return f"<Extent {where} node {self.node} state {self.state}>"
-
-
-class PageList:
-    """Extents in order, oldest first; linked, so that one can leave from anywhere. `pages` is their total."""
-
-    __slots__ = ("head", "pages", "tail")
-
-    def __init__(self) -> None:
-        self.head: Extent | None = None
-        self.tail: Extent | None = None
-        self.pages = 0
-
-    def append(self, extent: Extent) -> None:
-        """Put an extent that is on no list at the tail."""
-        tail = self.tail
-        extent.list = self
-        extent.previous = tail
-        extent.next = None
-        if tail is None:
-            self.head = extent
-        else:
-            tail.next = extent
-        self.tail = extent
-        self.pages += extent.pages
-
-    def remove(self, extent: Extent) -> None:
-        """Take out an extent that is here."""
-        before, after = extent.previous, extent.next
-        if before is None:
-            self.head = after
-        else:
-            before.next = after
-        if after is None:
-            self.tail = before
-        else:
-            after.previous = before
-        extent.list = extent.previous = extent.next = None
-        self.pages -= extent.pages
-
-    def split(self, extent: Extent, rest: Extent) -> None:
-        """Put `rest`, cut off from an extent that is here, right behind it. The total stays."""
-        after = extent.next
-        rest.list = self
-        rest.previous = extent
-        rest.next = after
-        extent.next = rest
-        if after is None:
-            self.tail = rest
-        else:
-            after.previous = rest
-
-    def __iter__(self) -> Iterator[Extent]:
-        """The extents, oldest first. Removing the one at hand, or splitting it, is allowed meanwhile."""
-        extent = self.head
-        while extent is not None:
-            following = extent.next
-            yield extent
-            extent = following
-
-
-class FreeRuns:
-    """Runs of frames that hold nothing. Neighbours are merged; the run freed last is taken first."""
-
-    __slots__ = ("_ends", "_runs")
-
-    def __init__(self) -> None:
-        self._runs: dict[int, int] = {}  # first frame -> pages
-        self._ends: dict[int, int] = {}  # frame after the last -> first frame
-
-    def add(self, frame: int, pages: int) -> None:
-        """Frames become free."""
-        end = frame + pages
-        before = self._ends.pop(frame, None)
-        if before is not None:
-            del self._runs[before]
-            frame = before
-        after = self._runs.pop(end, None)
-        if after is not None:
-            end += after
-        self._runs[frame] = end - frame
-        self._ends[end] = frame
-
-    def take(self, pages: int) -> tuple[int, int]:
-        """Take up to `pages` frames of one run: (first frame, how many). There must be a run."""
-        frame, size = self._runs.popitem()
-        if size > pages:
-            self._runs[frame + pages] = size - pages
-            self._ends[frame + size] = frame + pages
-            return frame, pages
-        del self._ends[frame + size]
-        return frame, size
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The runs as (first frame, pages)."""
-        return iter(self._runs.items())
-
-
-class NodeMemory:
-    """The memory of one node: `installed` pages from frame `first` on; `pages[state]` of each state."""
-
-    __slots__ = ("first", "free", "index", "installed", "pages", "standby", "zeroed")
-
-    def __init__(self, index: int, first: int, installed: int) -> None:
-        self.index = index
-        self.first = first
-        self.installed = installed
-        self.pages = [0] * STATES
-        self.zeroed = FreeRuns()
-        self.free = FreeRuns()
-        self.standby = [PageList() for _ in range(PRIORITIES)]
-        if installed:
-            self.zeroed.add(first, installed)
-            self.pages[ZEROED] = installed
-
-    @property
-    def available(self) -> int:
-        """Pages that can be given away at once: zeroed, free and standby."""
-        pages = self.pages
-        return pages[ZEROED] + pages[FREE] + pages[STANDBY]
-
-
-class Transfer:
-    """An I/O between memory and a backing store. `extents` are the pages that still take part.
-
-    Made by `memory.begin_read` and `begin_write`. A thread that needs a page of a read waits for it.
-    """
-
-    __slots__ = ("extents", "waiters", "writing")
-
-    def __init__(self, writing: bool) -> None:
-        self.writing = writing
-        self.extents: list[Extent] = []
-        self.waiters: list[Thread] = []
 
 
 # -- address spaces ---------------------------------------------------------------------------------------
@@ -436,36 +221,6 @@ class AddressSpace:
         del self._extents[index]
 
 
-class Tally:
-    """Memory accesses by where they came from and where they went: cache lines and ns spent on them."""
-
-    def __init__(self) -> None:
-        self.accesses: dict[tuple[int, int], int] = {}
-        self.time: dict[tuple[int, int], int] = {}
-
-    def add(self, source: int, target: int, accesses: int, time: int) -> None:
-        """A processor of node `source` has accessed memory of node `target`."""
-        key = source, target
-        self.accesses[key] = self.accesses.get(key, 0) + accesses
-        self.time[key] = self.time.get(key, 0) + time
-
-    @property
-    def total(self) -> int:
-        """All accesses."""
-        return sum(self.accesses.values())
-
-    @property
-    def remote_share(self) -> float:
-        """The part of the accesses that left their node; 0 where there are none."""
-        remote = sum(count for (source, target), count in self.accesses.items() if source != target)
-        return remote / (self.total or 1)
-
-    @property
-    def mean_latency(self) -> float:
-        """ns for each access, waiting for links included; 0 where there are none."""
-        return sum(self.time.values()) / (self.total or 1)
-
-
 # -- memory -----------------------------------------------------------------------------------------------
 
 
@@ -496,29 +251,17 @@ class Memory:
         self.writer: Writer | None = None
         self.spaces: dict[int, AddressSpace] = {}
         self.writes = 0  # under way: each will free its pages
-        self.tally = Tally()
         # totals, in pages
         self.demand_zero_faults = 0
         self.transition_faults = 0
         self.hard_faults = 0
         self.repurposed = [0] * PRIORITIES
-        self.links = Links(machine.engine)
-        self._latency = tables.latency
-        self._bandwidth = tables.bandwidth
-        self._channels: list[Link | None] = [None] * len(self.nodes)
-        self._ways: dict[tuple[int, int], tuple[Link, ...]] = {}
-        self._stalled: dict[Thread, _Access] = {}
+        self.accesses = Accesses(self)
         self._waiters: deque[Thread] = deque()  # for pages to become available
-        self._watching = False  # context switches: from the first access on
         self._allocation_node = hooks.allocation_node
         self._fallback_order = hooks.fallback_order
         self._pages_short = hooks.pages_short
-        self._pages_trimmed = hooks.pages_trimmed
-        self._working_set_grew = hooks.working_set_grew
         tracer = machine.tracer
-        self._trace_demand_zero = tracer.emitter(DEMAND_ZERO_FAULT)
-        self._trace_transition = tracer.emitter(TRANSITION_FAULT)
-        self._trace_hard = tracer.emitter(HARD_FAULT)
         self._trace_allocate = tracer.emitter(ALLOCATE)
         self._trace_repurpose = tracer.emitter(REPURPOSE)
         self._trace_trim = tracer.emitter(TRIM)
@@ -612,8 +355,6 @@ class Memory:
             self._more_available()
         if modified and self.writer is not None:
             self.writer.wake()
-        if self._pages_trimmed is not None and modified + standby:
-            self._pages_trimmed(self, space)
         return modified + standby
 
     def oldest(self, space: AddressSpace, pages: int) -> list[Extent]:
@@ -789,14 +530,14 @@ class Memory:
 
     # -- faults -------------------------------------------------------------------------------------------
 
-    def _activate(self, extent: Extent) -> None:
+    def activate(self, extent: Extent) -> None:
         """A soft fault: a page of a list, or one that is being written, goes back to its working set."""
         if extent.transfer is not None:
             extent.transfer.extents.remove(extent)
             extent.transfer = None
         self.move(extent, ACTIVE)
 
-    def _merge(self, extent: Extent) -> None:
+    def merge(self, extent: Extent) -> None:
         """Join an active extent with the one before it in the working set, if nothing tells them apart."""
         before = extent.previous
         if (
@@ -816,36 +557,22 @@ class Memory:
             before.pages += extent.pages
             space.working_set.pages += extent.pages
 
+    def shortage(self, thread: Thread, pages: int) -> bool | None:
+        """A running thread needs so many pages and there is none. True if there are some now; None if they
+        are promised, and the thread will be woken; False if there will be none."""
+        if not self.available and self._pages_short is not None:
+            self._pages_short(self, pages)
+        if self.available:
+            return True
+        if self.writes or (self.writer is not None and self.writer.promise()):
+            self._waiters.append(thread)
+            return None
+        return False
+
     def _more_available(self) -> None:
         """Pages may have become available: let those who wait for pages try again, each in its turn."""
         while self._waiters:
             self.engine.after(0, self.machine.scheduler.wake, self._waiters.popleft())
-
-    # -- accesses -----------------------------------------------------------------------------------------
-
-    def way(self, source: int, target: int) -> tuple[Link, ...]:
-        """The links between a processor of node `source` and the memory of node `target`: that memory's
-        channels and, where it is narrower, the interconnect between."""
-        found = self._ways.get((source, target))
-        if found is None:
-            channel = self._channels[target]
-            if channel is None:
-                channel = self._channels[target] = Link(
-                    f"memory of node {target}", self._bandwidth[target][target]
-                )
-            found = (channel,)
-            if self._bandwidth[source][target] < channel.bandwidth:
-                name = f"node {source} to node {target}"
-                found += (Link(name, self._bandwidth[source][target], self._latency[source][target]),)
-            self._ways[source, target] = found
-        return found
-
-    def _switched(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
-        """A context switch: accesses under way stop with their thread, and go on with it."""
-        if old is not None and old in self._stalled:
-            self._stalled[old].suspend()
-        if new is not None and new in self._stalled:
-            self._stalled[new].resume(processor.node)
 
     # -- what is counted ----------------------------------------------------------------------------------
 
@@ -930,323 +657,3 @@ class Memory:
 def _require(condition: bool, what: str) -> None:
     if not condition:
         raise SimulationError(f"memory is inconsistent: {what}")
-
-
-# -- requests ---------------------------------------------------------------------------------------------
-
-
-class Allocate(Request):
-    """Reserve and commit `pages` pages in the thread's process. The program receives the `Region`, or None
-    where the commit limit would be passed. Takes no time and no physical page."""
-
-    __slots__ = ("node", "pages")
-
-    def __init__(self, pages: int, node: int | None = None) -> None:
-        self.pages = pages
-        self.node = node
-
-    def perform(self, thread: Thread) -> int | None:
-        space = thread.machine.memory.space(thread.process)
-        thread.result = space.allocate(self.pages, node=self.node)
-        return 0
-
-
-class Free(Request):
-    """Give a region back."""
-
-    __slots__ = ("region",)
-
-    def __init__(self, region: Region) -> None:
-        self.region = region
-
-    def perform(self, thread: Thread) -> int | None:
-        self.region.space.release(self.region)
-        return 0
-
-
-class Touch(Request):
-    """Access `pages` pages of a region from its page `first` on (default: all), after what faults it takes.
-
-    `accesses` is how many cache lines of each page come from memory (default: each line once; 0: only
-    the faults); `overlap` how many of them are on their way at a time. Each takes the latency between the
-    node of the processor and the node of the page; all go over the links between these at no more than the
-    links' bandwidth. The processor is busy meanwhile. `tally` counts these accesses, as the machine's own
-    tally counts all.
-
-    The program receives nothing, or `STATUS_NO_MEMORY`.
-    """
-
-    __slots__ = ("accesses", "first", "overlap", "pages", "region", "tally", "write")
-
-    def __init__(
-        self,
-        region: Region,
-        first: int = 0,
-        pages: int | None = None,
-        *,
-        write: bool = False,
-        accesses: int | None = None,
-        overlap: float = 1,
-        tally: Tally | None = None,
-    ) -> None:
-        if pages is None:
-            pages = region.pages - first
-        if first < 0 or pages <= 0 or first + pages > region.pages:
-            raise SimulationError(f"pages {first}..{first + pages} are touched of {region!r}")
-        if accesses is None:
-            policy = region.space.memory.policy
-            accesses = policy.page_size // policy.line
-        if accesses < 0 or overlap <= 0:
-            raise SimulationError(f"{accesses} accesses a page, {overlap} at a time")
-        self.region = region
-        self.first = first
-        self.pages = pages
-        self.write = write
-        self.accesses = accesses
-        self.overlap = overlap
-        self.tally = tally
-
-    def perform(self, thread: Thread) -> int | None:
-        return _Access(self, thread).perform(thread)
-
-
-class _Access(Request):
-    """A `Touch` under way.
-
-    It has several stages, and a thread's program is asked only for requests: so while it lasts it takes
-    the program's place, and yields itself until it is done.
-    """
-
-    __slots__ = (
-        "at",
-        "faulted",
-        "flow",
-        "left",
-        "lines",
-        "memory",
-        "on",
-        "outer",
-        "since",
-        "source",
-        "stop",
-        "target",
-        "thread",
-        "touch",
-        "unpaid",
-    )
-
-    def __init__(self, touch: Touch, thread: Thread) -> None:
-        region = touch.region
-        self.touch = touch
-        self.thread = thread
-        self.memory = region.space.memory
-        self.at = region.first + touch.first  # pages before this are in memory, or were
-        self.stop = self.at + touch.pages
-        self.on: dict[int, int] = {}  # pages yet to be accessed, by node
-        self.unpaid = 0  # ns of fault handling to be done before the next wait
-        self.outer: Any = None  # the thread's program
-        self.faulted = False
-        # the flow under way: from which node to which, work and lines left when last looked at
-        self.flow: Flow | None = None
-        self.source = self.target = self.left = self.lines = self.since = 0
-
-    def __iter__(self) -> _Access:
-        return self
-
-    def __next__(self) -> Request:
-        if self.at < self.stop or self.on:
-            return self
-        program = self.thread.program = self.outer
-        return next(program)  # type: ignore[no-any-return]
-
-    def send(self, result: Any) -> Request:
-        """The last stage has left a result for the program."""
-        program = self.thread.program = self.outer
-        return program.send(result)  # type: ignore[no-any-return]
-
-    def perform(self, thread: Thread) -> int | None:
-        work = self._fault()
-        if work == 0 and self.on and self.at >= self.stop:
-            work = self._stall()
-        if (work is None or self.at < self.stop or self.on) and self.outer is None:
-            self.outer = thread.program
-            thread.program = self
-        return work
-
-    # -- faults: bring pages in ---------------------------------------------------------------------------
-
-    def _fault(self) -> int | None:
-        """Handle faults until a wait, or the end. Returns work to do first, or None to wait."""
-        memory, touch = self.memory, self.touch
-        region = touch.region
-        space = region.space
-        write = touch.write
-        while self.at < self.stop:
-            at = self.at
-            extent, end = space.at(at)
-            if end > self.stop:
-                end = self.stop
-            if extent is None:
-                if not self._missing(at, end):
-                    return self._pay() or self._wait()
-                continue
-            state = extent.state
-            if state == TRANSITION and extent.transfer is not None and not extent.transfer.writing:
-                if self.unpaid:
-                    return self._pay()
-                extent.transfer.waiters.append(self.thread)
-                return None
-            if state != ACTIVE:
-                self.faulted = True
-                extent = memory.isolate(extent, at, end)
-                memory._activate(extent)
-                memory.transition_faults += extent.pages
-                space.faults += extent.pages
-                self.unpaid += extent.pages * memory.policy.transition_fault
-                if memory._trace_transition is not None:
-                    memory._trace_transition(self._record(TRANSITION_FAULT.id, extent))
-            if not extent.accessed or (write and not extent.dirty):
-                extent = memory.isolate(extent, at, end)
-                extent.accessed = True
-                extent.age = 0
-                if write and not extent.dirty:
-                    extent.dirty = True
-                    if region.backing is not None:
-                        region.backing.changed(region, at, end)
-            if state != ACTIVE:
-                memory._merge(extent)
-            self._arrived(extent.node, end)
-        if self.faulted:
-            self.faulted = False
-            if memory._working_set_grew is not None:
-                memory._working_set_grew(space)
-        return self._pay()
-
-    def _missing(self, at: int, end: int) -> bool:
-        """Pages at..end are not in memory: get some. False if there is no page to be had."""
-        memory, touch = self.memory, self.touch
-        region = touch.region
-        backing = region.backing
-        self.faulted = True
-        held = backing.held(region, at, end) if backing is not None else None
-        if held is not None and held[0] == at:
-            assert backing is not None
-            self.unpaid += memory.policy.hard_fault
-            memory.hard_faults += 1
-            region.space.faults += 1
-            if memory._trace_hard is not None:
-                process = region.space.process
-                memory._trace_hard(
-                    (memory.engine.now, HARD_FAULT.id, self.thread.id, process.id, at, held[1] - at)
-                )
-            return backing.read(self.thread, region, at, held[1])
-        if held is not None:
-            end = held[0]
-        extents, unzeroed = memory.allocate(region, at, end, memory.home(self.thread, region))
-        policy = memory.policy
-        self.unpaid += unzeroed * policy.zeroing
-        for extent in extents:
-            extent.accessed = True
-            extent.dirty = touch.write
-            memory.demand_zero_faults += extent.pages
-            region.space.faults += extent.pages
-            self.unpaid += extent.pages * policy.demand_zero_fault
-            if memory._trace_demand_zero is not None:
-                memory._trace_demand_zero(self._record(DEMAND_ZERO_FAULT.id, extent))
-            self._arrived(extent.node, extent.page + extent.pages)
-        for extent in extents:
-            memory._merge(extent)
-        return self.at > at
-
-    def _arrived(self, node: int, end: int) -> None:
-        if self.touch.accesses:
-            self.on[node] = self.on.get(node, 0) + end - self.at
-        self.at = end
-
-    def _record(self, identity: int, extent: Extent) -> tuple[int, ...]:
-        thread = self.thread
-        return (
-            self.memory.engine.now, identity, thread.id, thread.process.id,
-            extent.page, extent.pages, extent.node,
-        )  # fmt: skip
-
-    def _pay(self) -> int:
-        work, self.unpaid = self.unpaid, 0
-        return work
-
-    def _wait(self) -> int | None:
-        """There is no page. Wait for one if somebody promises any, else fail."""
-        memory = self.memory
-        if memory.available:
-            return 0  # once more
-        promised = memory.writes > 0
-        if memory._pages_short is not None and memory._pages_short(memory, self.stop - self.at):
-            promised = True
-        if memory.available:
-            return 0
-        if memory.writer is not None and memory.writer.promise():
-            promised = True
-        if promised:
-            memory._waiters.append(self.thread)
-            return None
-        self.at = self.stop
-        self.on.clear()
-        self.thread.result = STATUS_NO_MEMORY
-        return 0
-
-    # -- accesses: the processor waits for memory -----------------------------------------------------------
-
-    def _stall(self) -> int:
-        """Access the pages of one node. The work is open-ended; the end of the flow ends it."""
-        memory, touch = self.memory, self.touch
-        processor = self.thread.processor
-        assert processor is not None
-        self.source = processor.node
-        self.target = next(iter(self.on))
-        self.lines = self.on[self.target] * touch.accesses
-        work = -int(-self.lines * self._latency() // touch.overlap)
-        self.left = work * NOMINAL
-        self.since = memory.engine.now
-        memory._stalled[self.thread] = self
-        if not memory._watching:
-            memory._watching = True
-            memory.machine.scheduler.watch_switches(memory._switched)
-        self.flow = memory.links.start(memory.way(self.source, self.target), work, self._rate(), self._done)
-        return FOREVER
-
-    def _latency(self) -> int:
-        return self.memory._latency[self.source][self.target] or 1
-
-    def _rate(self) -> int:
-        """Bytes a second, if nothing but latency limits it."""
-        return int(self.touch.overlap * self.memory.policy.line * 1_000_000_000 // self._latency())
-
-    def _done(self, argument: object) -> None:
-        self._account(0)
-        self.flow = None
-        del self.on[self.target]
-        del self.memory._stalled[self.thread]
-        self.memory.machine.scheduler.grant(self.thread)
-
-    def suspend(self) -> None:
-        """The thread loses its processor."""
-        assert self.flow is not None
-        self._account(self.memory.links.stop(self.flow))
-
-    def resume(self, node: int) -> None:
-        """The thread has a processor again, perhaps of another node."""
-        assert self.flow is not None
-        before = self._latency()
-        self.source = node
-        self.left = -(-self.left * self._latency() // before)
-        self.since = self.memory.engine.now
-        self.memory.links.resume(self.flow, self.memory.way(node, self.target), self.left, self._rate())
-
-    def _account(self, left: int) -> None:
-        lines = self.lines * (self.left - left) // self.left if left else self.lines
-        time = self.memory.engine.now - self.since
-        self.lines -= lines
-        self.left = left
-        self.memory.tally.add(self.source, self.target, lines, time)
-        if self.touch.tally is not None:
-            self.touch.tally.add(self.source, self.target, lines, time)

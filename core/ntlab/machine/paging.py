@@ -24,18 +24,9 @@ import attrs
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.disks import Disk
+from ntlab.machine.extents import ACTIVE, FREE, MODIFIED, STANDBY, ZEROED, Extent, Transfer
 from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
-from ntlab.machine.memory import (
-    ACTIVE,
-    FREE,
-    MODIFIED,
-    STANDBY,
-    ZEROED,
-    AddressSpace,
-    Extent,
-    Region,
-    Transfer,
-)
+from ntlab.machine.memory import AddressSpace, Region
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.scheduler import KERNEL_LOGGER
 from ntlab.machine.threads import Request, Thread

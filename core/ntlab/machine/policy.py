@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
-from ntlab.quantities import MILLISECOND, Duration
+from ntlab.quantities import MICROSECOND, MILLISECOND, Duration, Size
 
 
-def _positive(instance: object, field: attrs.Attribute[int], value: int) -> None:
+def _positive(instance: object, field: attrs.Attribute[Any], value: int) -> None:
     if value <= 0:
         raise ValueError(f"{field.name} must be positive, not {value}")
 
 
-def _not_negative(instance: object, field: attrs.Attribute[int], value: int) -> None:
+def _not_negative(instance: object, field: attrs.Attribute[Any], value: int) -> None:
     if value < 0:
         raise ValueError(f"{field.name} must not be negative, not {value}")
 
@@ -59,3 +59,24 @@ class IoPolicy:
     dpc_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
     completion_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
     disk: str = "sas15k"
+
+
+@attrs.frozen(kw_only=True)
+class MemoryPolicy:
+    """Rules and costs of memory; the costs are orders of magnitude, not measurements (unvalidated).
+
+    - `page_size`, `line`: bytes of a page and of a cache line.
+    - `demand_zero_fault`, `transition_fault`: processor time for each page; `hard_fault`: for each wait for
+      a read; `zeroing`: for each page that nobody has zeroed before.
+    - `working_set_minimum`, `working_set_maximum`: pages, of a new process. Nothing is done at the maximum
+      unless a plugin does it.
+    """
+
+    page_size: Size = attrs.field(default=Size(4096), validator=_positive)
+    line: Size = attrs.field(default=Size(64), validator=_positive)
+    demand_zero_fault: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
+    transition_fault: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
+    hard_fault: Duration = attrs.field(default=Duration(20 * MICROSECOND), validator=_not_negative)
+    zeroing: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
+    working_set_minimum: int = attrs.field(default=50, validator=_not_negative)
+    working_set_maximum: int = attrs.field(default=345, validator=_positive)

@@ -1,0 +1,422 @@
+"""What a program asks of memory: allocate, free, touch; and what a touch costs.
+
+A touch first faults in what is not there: processor time, and waits for reads. Then it accesses the pages,
+node by node: each access takes the latency between processor and page, and all share the links on the way.
+The thread keeps its processor meanwhile, as a processor that waits for memory is not free for others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ntlab.engine import FOREVER
+from ntlab.errors import SimulationError
+from ntlab.machine.extents import ACTIVE, TRANSITION, Extent
+from ntlab.machine.links import Flow, Link, Links
+from ntlab.machine.processors import NOMINAL
+from ntlab.machine.threads import Request, Thread
+from ntlab.tracing import event_type
+
+if TYPE_CHECKING:
+    from ntlab.machine.memory import Memory, Region
+    from ntlab.machine.processors import Processor
+
+STATUS_NO_MEMORY = 0xC0000017
+"""What `Touch` gives when no page can be had and none is promised."""
+
+KERNEL_LOGGER = "NT Kernel Logger"
+DEMAND_ZERO_FAULT = event_type(KERNEL_LOGGER, "PageFault/DemandZeroFault", "tid pid page pages node")
+TRANSITION_FAULT = event_type(KERNEL_LOGGER, "PageFault/TransitionFault", "tid pid page pages node")
+HARD_FAULT = event_type(KERNEL_LOGGER, "PageFault/HardFault", "tid pid page pages")
+
+
+class Tally:
+    """Memory accesses by where they came from and where they went: cache lines and ns spent on them."""
+
+    def __init__(self) -> None:
+        self.accesses: dict[tuple[int, int], int] = {}
+        self.time: dict[tuple[int, int], int] = {}
+
+    def add(self, source: int, target: int, accesses: int, time: int) -> None:
+        """A processor of node `source` has accessed memory of node `target`."""
+        key = source, target
+        self.accesses[key] = self.accesses.get(key, 0) + accesses
+        self.time[key] = self.time.get(key, 0) + time
+
+    @property
+    def total(self) -> int:
+        """All accesses."""
+        return sum(self.accesses.values())
+
+    @property
+    def remote_share(self) -> float:
+        """The part of the accesses that left their node; 0 where there are none."""
+        remote = sum(count for (source, target), count in self.accesses.items() if source != target)
+        return remote / (self.total or 1)
+
+    @property
+    def mean_latency(self) -> float:
+        """ns for each access, waiting for links included; 0 where there are none."""
+        return sum(self.time.values()) / (self.total or 1)
+
+
+class Accesses:
+    """The accesses to one machine's memory: links, what is under way, totals."""
+
+    def __init__(self, memory: Memory) -> None:
+        machine = memory.machine
+        self.machine = machine
+        self.links = Links(machine.engine)
+        self.tally = Tally()
+        self.latency = machine.tables.latency
+        self._bandwidth = machine.tables.bandwidth
+        self._channels: list[Link | None] = [None] * machine.tables.nodes
+        self._ways: dict[tuple[int, int], tuple[Link, ...]] = {}
+        self._stalled: dict[Thread, _Access] = {}
+        self._watching = False  # context switches: from the first access on
+        self.working_set_grew = machine.hooks.working_set_grew
+        self.trace_demand_zero = machine.tracer.emitter(DEMAND_ZERO_FAULT)
+        self.trace_transition = machine.tracer.emitter(TRANSITION_FAULT)
+        self.trace_hard = machine.tracer.emitter(HARD_FAULT)
+
+    def way(self, source: int, target: int) -> tuple[Link, ...]:
+        """The links between a processor of node `source` and the memory of node `target`: that memory's
+        channels and, where it is narrower, the interconnect between."""
+        found = self._ways.get((source, target))
+        if found is None:
+            channel = self._channels[target]
+            if channel is None:
+                channel = self._channels[target] = Link(
+                    f"memory of node {target}", self._bandwidth[target][target]
+                )
+            found = (channel,)
+            if self._bandwidth[source][target] < channel.bandwidth:
+                name = f"node {source} to node {target}"
+                found += (Link(name, self._bandwidth[source][target], self.latency[source][target]),)
+            self._ways[source, target] = found
+        return found
+
+    def begin(self, thread: Thread, access: _Access) -> None:
+        """A thread's access is under way: it stops and goes on with its thread."""
+        self._stalled[thread] = access
+        if not self._watching:
+            self._watching = True
+            self.machine.scheduler.watch_switches(self._switched)
+
+    def end(self, thread: Thread) -> None:
+        """A thread's access is done."""
+        del self._stalled[thread]
+
+    def _switched(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
+        if old is not None and old in self._stalled:
+            self._stalled[old].suspend()
+        if new is not None and new in self._stalled:
+            self._stalled[new].resume(processor.node)
+
+
+class Allocate(Request):
+    """Reserve and commit `pages` pages in the thread's process. The program receives the `Region`, or None
+    where the commit limit would be passed. Takes no time and no physical page."""
+
+    __slots__ = ("node", "pages")
+
+    def __init__(self, pages: int, node: int | None = None) -> None:
+        self.pages = pages
+        self.node = node
+
+    def perform(self, thread: Thread) -> int | None:
+        space = thread.machine.memory.space(thread.process)
+        thread.result = space.allocate(self.pages, node=self.node)
+        return 0
+
+
+class Free(Request):
+    """Give a region back."""
+
+    __slots__ = ("region",)
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+
+    def perform(self, thread: Thread) -> int | None:
+        self.region.space.release(self.region)
+        return 0
+
+
+class Touch(Request):
+    """Access `pages` pages of a region from its page `first` on (default: all), after what faults it takes.
+
+    `accesses` is how many cache lines of each page come from memory (default: each line once; 0: only
+    the faults); `overlap` how many of them are on their way at a time. Each takes the latency between the
+    node of the processor and the node of the page; all go over the links between these at no more than the
+    links' bandwidth. The processor is busy meanwhile. `tally` counts these accesses, as the machine's own
+    tally counts all.
+
+    The program receives nothing, or `STATUS_NO_MEMORY`.
+    """
+
+    __slots__ = ("accesses", "first", "overlap", "pages", "region", "tally", "write")
+
+    def __init__(
+        self,
+        region: Region,
+        first: int = 0,
+        pages: int | None = None,
+        *,
+        write: bool = False,
+        accesses: int | None = None,
+        overlap: float = 1,
+        tally: Tally | None = None,
+    ) -> None:
+        if pages is None:
+            pages = region.pages - first
+        if first < 0 or pages <= 0 or first + pages > region.pages:
+            raise SimulationError(f"pages {first}..{first + pages} are touched of {region!r}")
+        if accesses is None:
+            policy = region.space.memory.policy
+            accesses = policy.page_size // policy.line
+        if accesses < 0 or overlap <= 0:
+            raise SimulationError(f"{accesses} accesses a page, {overlap} at a time")
+        self.region = region
+        self.first = first
+        self.pages = pages
+        self.write = write
+        self.accesses = accesses
+        self.overlap = overlap
+        self.tally = tally
+
+    def perform(self, thread: Thread) -> int | None:
+        return _Access(self, thread).perform(thread)
+
+
+class _Access(Request):
+    """A `Touch` under way.
+
+    It has several stages, and a thread's program is asked only for requests: so while it lasts it takes
+    the program's place, and yields itself until it is done.
+    """
+
+    __slots__ = (
+        "at",
+        "faulted",
+        "flow",
+        "left",
+        "lines",
+        "memory",
+        "on",
+        "outer",
+        "since",
+        "source",
+        "stop",
+        "target",
+        "thread",
+        "touch",
+        "unpaid",
+    )
+
+    def __init__(self, touch: Touch, thread: Thread) -> None:
+        region = touch.region
+        self.touch = touch
+        self.thread = thread
+        self.memory = region.space.memory
+        self.at = region.first + touch.first  # pages before this are in memory, or were
+        self.stop = self.at + touch.pages
+        self.on: dict[int, int] = {}  # pages yet to be accessed, by node
+        self.unpaid = 0  # ns of fault handling to be done before the next wait
+        self.outer: Any = None  # the thread's program
+        self.faulted = False
+        # the flow under way: from which node to which, work and lines left when last looked at
+        self.flow: Flow | None = None
+        self.source = self.target = self.left = self.lines = self.since = 0
+
+    def __iter__(self) -> _Access:
+        return self
+
+    def __next__(self) -> Request:
+        if self.at < self.stop or self.on:
+            return self
+        program = self.thread.program = self.outer
+        return next(program)  # type: ignore[no-any-return]
+
+    def send(self, result: Any) -> Request:
+        """The last stage has left a result for the program."""
+        program = self.thread.program = self.outer
+        return program.send(result)  # type: ignore[no-any-return]
+
+    def perform(self, thread: Thread) -> int | None:
+        work = self._fault()
+        if work == 0 and self.on and self.at >= self.stop:
+            work = self._stall()
+        if (work is None or self.at < self.stop or self.on) and self.outer is None:
+            self.outer = thread.program
+            thread.program = self
+        return work
+
+    # -- faults: bring pages in ---------------------------------------------------------------------------
+
+    def _fault(self) -> int | None:
+        """Handle faults until a wait, or the end. Returns work to do first, or None to wait."""
+        memory, touch = self.memory, self.touch
+        region = touch.region
+        space = region.space
+        write = touch.write
+        while self.at < self.stop:
+            at = self.at
+            extent, end = space.at(at)
+            if end > self.stop:
+                end = self.stop
+            if extent is None:
+                if not self._missing(at, end):
+                    return self._pay() or self._wait()
+                continue
+            state = extent.state
+            if state == TRANSITION and extent.transfer is not None and not extent.transfer.writing:
+                if self.unpaid:
+                    return self._pay()
+                extent.transfer.waiters.append(self.thread)
+                return None
+            if state != ACTIVE:
+                self.faulted = True
+                extent = memory.isolate(extent, at, end)
+                memory.activate(extent)
+                memory.transition_faults += extent.pages
+                space.faults += extent.pages
+                self.unpaid += extent.pages * memory.policy.transition_fault
+                if memory.accesses.trace_transition is not None:
+                    memory.accesses.trace_transition(self._record(TRANSITION_FAULT.id, extent))
+            if not extent.accessed or (write and not extent.dirty):
+                extent = memory.isolate(extent, at, end)
+                extent.accessed = True
+                extent.age = 0
+                if write and not extent.dirty:
+                    extent.dirty = True
+                    if region.backing is not None:
+                        region.backing.changed(region, at, end)
+            if state != ACTIVE:
+                memory.merge(extent)
+            self._arrived(extent.node, end)
+        if self.faulted:
+            self.faulted = False
+            if memory.accesses.working_set_grew is not None:
+                memory.accesses.working_set_grew(space)
+        return self._pay()
+
+    def _missing(self, at: int, end: int) -> bool:
+        """Pages at..end are not in memory: get some. False if there is no page to be had."""
+        memory, touch = self.memory, self.touch
+        region = touch.region
+        backing = region.backing
+        self.faulted = True
+        held = backing.held(region, at, end) if backing is not None else None
+        if held is not None and held[0] == at:
+            assert backing is not None
+            self.unpaid += memory.policy.hard_fault
+            memory.hard_faults += 1
+            region.space.faults += 1
+            if memory.accesses.trace_hard is not None:
+                process = region.space.process
+                memory.accesses.trace_hard(
+                    (memory.engine.now, HARD_FAULT.id, self.thread.id, process.id, at, held[1] - at)
+                )
+            return backing.read(self.thread, region, at, held[1])
+        if held is not None:
+            end = held[0]
+        extents, unzeroed = memory.allocate(region, at, end, memory.home(self.thread, region))
+        policy = memory.policy
+        self.unpaid += unzeroed * policy.zeroing
+        for extent in extents:
+            extent.accessed = True
+            extent.dirty = touch.write
+            memory.demand_zero_faults += extent.pages
+            region.space.faults += extent.pages
+            self.unpaid += extent.pages * policy.demand_zero_fault
+            if memory.accesses.trace_demand_zero is not None:
+                memory.accesses.trace_demand_zero(self._record(DEMAND_ZERO_FAULT.id, extent))
+            self._arrived(extent.node, extent.page + extent.pages)
+        for extent in extents:
+            memory.merge(extent)
+        return self.at > at
+
+    def _arrived(self, node: int, end: int) -> None:
+        if self.touch.accesses:
+            self.on[node] = self.on.get(node, 0) + end - self.at
+        self.at = end
+
+    def _record(self, identity: int, extent: Extent) -> tuple[int, ...]:
+        thread = self.thread
+        return (
+            self.memory.engine.now, identity, thread.id, thread.process.id,
+            extent.page, extent.pages, extent.node,
+        )  # fmt: skip
+
+    def _pay(self) -> int:
+        work, self.unpaid = self.unpaid, 0
+        return work
+
+    def _wait(self) -> int | None:
+        """There is no page. Wait for one if somebody promises any, else fail."""
+        found = self.memory.shortage(self.thread, self.stop - self.at)
+        if found is None:
+            return None
+        if not found:
+            self.at = self.stop
+            self.on.clear()
+            self.thread.result = STATUS_NO_MEMORY
+        return 0  # if found: once more
+
+    # -- accesses: the processor waits for memory -----------------------------------------------------------
+
+    def _stall(self) -> int:
+        """Access the pages of one node. The work is open-ended; the end of the flow ends it."""
+        memory, touch = self.memory, self.touch
+        processor = self.thread.processor
+        assert processor is not None
+        self.source = processor.node
+        self.target = next(iter(self.on))
+        self.lines = self.on[self.target] * touch.accesses
+        work = -int(-self.lines * self._latency() // touch.overlap)
+        self.left = work * NOMINAL
+        self.since = memory.engine.now
+        accesses = memory.accesses
+        accesses.begin(self.thread, self)
+        way = accesses.way(self.source, self.target)
+        self.flow = accesses.links.start(way, work, self._rate(), self._done)
+        return FOREVER
+
+    def _latency(self) -> int:
+        return self.memory.accesses.latency[self.source][self.target] or 1
+
+    def _rate(self) -> int:
+        """Bytes a second, if nothing but latency limits it."""
+        return int(self.touch.overlap * self.memory.policy.line * 1_000_000_000 // self._latency())
+
+    def _done(self, argument: object) -> None:
+        self._account(0)
+        self.flow = None
+        del self.on[self.target]
+        self.memory.accesses.end(self.thread)
+        self.memory.machine.scheduler.grant(self.thread)
+
+    def suspend(self) -> None:
+        """The thread loses its processor."""
+        assert self.flow is not None
+        self._account(self.memory.accesses.links.stop(self.flow))
+
+    def resume(self, node: int) -> None:
+        """The thread has a processor again, perhaps of another node."""
+        assert self.flow is not None
+        before = self._latency()
+        self.source = node
+        self.left = -(-self.left * self._latency() // before)
+        self.since = self.memory.engine.now
+        accesses = self.memory.accesses
+        accesses.links.resume(self.flow, accesses.way(node, self.target), self.left, self._rate())
+
+    def _account(self, left: int) -> None:
+        lines = self.lines * (self.left - left) // self.left if left else self.lines
+        time = self.memory.engine.now - self.since
+        self.lines -= lines
+        self.left = left
+        self.memory.accesses.tally.add(self.source, self.target, lines, time)
+        if self.touch.tally is not None:
+            self.touch.tally.add(self.source, self.target, lines, time)

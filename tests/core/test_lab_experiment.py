@@ -129,6 +129,7 @@ CHANGES = [
     ("seeds = 4", "sedes = 4", "mine.toml: unknown key 'sedes'; expected one of 11 known"),
     ("seeds = 4", "seeds = 0", "mine.toml: seeds: 0 seeds; expected at least 1"),
     ("seeds = 4", "seeds = '4'", "mine.toml: seeds: '4' is of the wrong kind; expected a whole number"),
+    ('name = "mine"', "name = 'a/b'", "mine.toml: name: 'a/b' is no name; expected letters"),
     ('name = "mine"', "", "mine.toml: the key 'name' is missing"),
     ('duration = "2 s"', "duration = 2", "mine.toml: duration: 2 is not a duration; expected"),
     ('duration = "2 s"', 'duration = "2 kg"', "mine.toml: duration: '2 kg' has the unit 'kg'"),

@@ -9,6 +9,7 @@ defaults or presets have changed since.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,11 @@ def resolve(
     """
     top = Place(source)
     table: ExperimentTable = structure(document, ExperimentTable, top)
+    if not re.fullmatch(r"[\w.-]+", table.name):  # a result file is named so
+        where = str(top / "name")
+        raise UserError(
+            f"{table.name!r} is no name", where=where, expected="letters, digits, '.', '_' and '-'"
+        )
     if not table.arms:
         raise UserError("there is no arm", where=str(top / "arms"), expected="at least one")
     for name in table.arms:

@@ -307,7 +307,9 @@ def _in_processes(jobs: Sequence[Job], tables: Mapping[str, Tables], processes: 
             yield future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a worker process died; is there too little memory for so many?", where="--jobs"
+            "a worker process died; is memory short, or does your script start work while it is imported?",
+            where="--jobs",
+            expected="fewer jobs, or the script's work below if __name__ == '__main__'",
         ) from None
     except BaseException:
         for process in multiprocessing.active_children():

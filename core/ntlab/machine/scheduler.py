@@ -84,6 +84,7 @@ class Scheduler:
         self._noted = self._trace_switch is not None or self._on_switch is not None
         self._plain_account = not self._by_tick and self._on_charge is None
         self._plain_stretch = self._exact and self._run_limit is None
+        self._at_once = False  # a program may go on within the present event
         self._selective = self._run_limit is not None  # whether the first ready thread may be refused
 
     @property
@@ -106,45 +107,54 @@ class Scheduler:
         if self._shared and thread.affinity != self.all_mask:
             self._selective = True
         thread.quantum_left = self._quantum
-        self._make_ready(thread)
+        thread.ready_since = self.engine.now
+        if self._on_ready is not None:
+            self._on_ready(thread)
+        self._place(thread)
 
-    def wake(self, thread: Thread, result: Any = None) -> None:
-        """End a thread's wait. Its program receives `result`."""
-        if thread.state != WAITING:
-            raise SimulationError(f"{thread!r} is woken but does not wait (state {thread.state})")
-        thread.result = result
-        if self._refresh:
-            thread.quantum_left = self._quantum
-        if self._trace_ready is not None:
-            self._trace_ready((self.engine.now, READY_THREAD.id, thread.id, 0))
-        self._make_ready(thread)
+    def wake(self, thread: Thread, result: Any = None, increment: int = 0) -> None:
+        """End a thread's wait. Its program receives `result`; `increment` may raise its priority.
 
-    def wake_boosted(self, what: tuple[Thread, int], result: Any = None) -> None:
-        """End a thread's wait with a priority increment: `what` is (thread, increment)."""
-        thread, increment = what
+        The program does not go on inside this call, so the caller may finish what it is doing.
+        """
         if thread.state != WAITING:
+            if thread.apcs is not None and thread.apcs.waiting:
+                thread.apcs.end_wait(result)
+                return
             raise SimulationError(f"{thread!r} is woken but does not wait (state {thread.state})")
-        if self._boosted_priority is not None:
+        if increment and self._boosted_priority is not None:
             priority = self._boosted_priority(thread, increment)
             if priority is not None:
                 thread.priority = priority
         thread.result = result
         if self._refresh:
             thread.quantum_left = self._quantum
+        thread.ready_since = now = self.engine.now
         if self._trace_ready is not None:
-            self._trace_ready((self.engine.now, READY_THREAD.id, thread.id, increment))
-        self._make_ready(thread)
+            self._trace_ready((now, READY_THREAD.id, thread.id, increment))
+        if thread.port is not None:
+            thread.port.thread_woke()
+        if self._on_ready is not None:
+            self._on_ready(thread)
+        self._place(thread)
+
+    def sleep(self, thread: Thread, duration: int, increment: int) -> None:
+        """Arrange for a thread that is about to wait to be woken in `duration` ns."""
+        thread.wake_increment = increment
+        self.engine.after(duration, self._slept, thread)
+
+    def _slept(self, thread: Thread) -> None:
+        # Nothing else happens in this event, so the program may go on within it: that saves another one.
+        self._at_once = True
+        try:
+            self.wake(thread, None, thread.wake_increment)
+        finally:
+            self._at_once = False
 
     def release(self, thread: Thread) -> None:
         """Make ready again a thread that a `run_limit` of 0 held back."""
         if thread.state != HELD:
             raise SimulationError(f"{thread!r} is released but not held back (state {thread.state})")
-        self._place(thread)
-
-    def _make_ready(self, thread: Thread) -> None:
-        thread.ready_since = self.engine.now
-        if self._on_ready is not None:
-            self._on_ready(thread)
         self._place(thread)
 
     def _place(self, thread: Thread) -> None:
@@ -154,15 +164,17 @@ class Scheduler:
         if idle:
             self._start_on_idle(thread, idle)
             return
+        priority = thread.priority
         if self._choose_busy is not None and (index := self._choose_busy(thread)) is not None:
             processor = self.processors[index]
             if not processor.bit & thread.affinity:
                 raise SimulationError(f"choose_busy_processor gave {index}, which {thread!r} may not run on")
+        elif self._shared and (self.running_summary & -self.running_summary) >> priority:
+            processor = self.processors[0]  # nobody to preempt, and it is one queue for all
         else:
             processor = self._lowest_running(thread)
-        queue = processor.queue
-        priority = thread.priority
         thread.processor = processor
+        queue = processor.queue
         if not queue.summary:
             self.waiting_queues += 1
         queue.levels[priority].append(thread)
@@ -203,9 +215,14 @@ class Scheduler:
         self._requeue(processor, thread)
         self._run_next(processor, thread)
         self._plan(processor)
+        if self.idle_mask & thread.affinity and thread.state == READY:
+            # What preempted it may not run on the processors that are idle, but it may.
+            self._withdraw(thread)
+            self._start_on_idle(thread, self.idle_mask & thread.affinity)
 
     def _requeue(self, processor: Processor, thread: Thread) -> None:
         thread.state = READY
+        thread.ready_since = self.engine.now
         queue = processor.queue
         if not queue.summary:
             self.waiting_queues += 1
@@ -266,7 +283,9 @@ class Scheduler:
     def _run_next(self, processor: Processor, old: Thread) -> None:
         """The thread `old` has stopped running: go to the next one. Whoever calls this plans what follows."""
         queue = processor.queue
-        while summary := queue.summary:
+        summary = queue.summary
+        new: Thread | None
+        if summary and not self._selective:
             priority = summary.bit_length() - 1
             level = queue.levels[priority]
             new = level.popleft()
@@ -274,25 +293,50 @@ class Scheduler:
                 queue.summary = summary = summary ^ 1 << priority
                 if not summary:
                     self.waiting_queues -= 1
-            if self._selective:
-                if not processor.bit & new.affinity:  # a shared queue, and a thread not allowed here
-                    allowed = self._next_allowed(processor, new)
-                    if allowed is None:
-                        break
-                    new = allowed
-                if self._run_limit is not None and not new.raised and not self._limit(new, processor):
-                    continue
-            self._exchange(processor, old, new)
-            return
-        if self._choose_thread is not None:
-            chosen = self._choose_thread(processor)
-            if chosen is not None:
-                if chosen.state == READY:
-                    self._withdraw(chosen)
-                elif chosen.state != HELD:
-                    raise SimulationError(f"choose_thread gave {chosen!r}, which is not ready")
-                self._exchange(processor, old, chosen)
+        else:
+            new = self._find(processor)
+            if new is None:
+                self._go_idle(processor, old)
                 return
+        new.state = RUNNING
+        processor.since = processor.ticked = now = self.engine.now
+        if new is old:
+            new.processor = processor
+            return
+        new.processor = processor
+        new.last = processor.index
+        processor.thread = new
+        processor.context_switches += 1
+        if self._switch_cost:
+            processor.since = processor.ticked = now + self._switch_cost
+        if old.priority != new.priority:
+            self._running_priority(processor.bit, old.priority, new.priority)
+        if self._noted:
+            self._note_switch(processor, old, new)
+
+    def _find(self, processor: Processor) -> Thread | None:
+        """The next thread for a processor where threads may be refused, or its own queue is empty."""
+        queue = processor.queue
+        allowed: Thread | None
+        while queue.summary:
+            for allowed in queue:
+                if processor.bit & allowed.affinity:
+                    break
+            else:
+                break  # a shared queue, and no thread in it may run here
+            allowed.processor = processor
+            self._withdraw(allowed)
+            if self._run_limit is None or allowed.raised or self._limit(allowed, processor):
+                return allowed
+        chosen: Thread | None = self._choose_thread(processor) if self._choose_thread is not None else None
+        if chosen is not None:
+            if chosen.state == READY:
+                self._withdraw(chosen)
+            elif chosen.state != HELD:
+                raise SimulationError(f"choose_thread gave {chosen!r}, which is not ready")
+        return chosen
+
+    def _go_idle(self, processor: Processor, old: Thread) -> None:
         processor.thread = None
         processor.context_switches += 1
         self.idle_mask |= processor.bit
@@ -302,22 +346,6 @@ class Scheduler:
             self._note_switch(processor, old, None)
         if processor.virtual is not None:
             processor.virtual.halt()
-
-    def _exchange(self, processor: Processor, old: Thread, new: Thread) -> None:
-        """Go from one thread to another, or on with the same."""
-        new.state = RUNNING
-        new.processor = processor
-        if new is old:
-            processor.since = processor.ticked = self.engine.now
-            return
-        processor.since = processor.ticked = self.engine.now + self._switch_cost
-        new.last = processor.index
-        processor.thread = new
-        processor.context_switches += 1
-        if old.priority != new.priority:
-            self._running_priority(processor.bit, old.priority, new.priority)
-        if self._noted:
-            self._note_switch(processor, old, new)
 
     def _note_switch(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
         if self._trace_switch is not None:
@@ -339,16 +367,6 @@ class Scheduler:
                 )  # fmt: skip
         if self._on_switch is not None:
             self._on_switch(processor, old, new)
-
-    def _next_allowed(self, processor: Processor, refused: Thread) -> Thread | None:
-        """Put `refused` back at the head and take the first thread that may run here, or None."""
-        self._requeue(processor, refused)
-        for thread in processor.queue:
-            if processor.bit & thread.affinity:
-                thread.processor = processor
-                self._withdraw(thread)
-                return thread
-        return None
 
     def _limit(self, thread: Thread, processor: Processor) -> bool:
         """Whether plugins let the thread run here now. If not, it is held back."""
@@ -394,6 +412,12 @@ class Scheduler:
         """Schedule the end of the stretch that begins at `processor.since`."""
         thread = processor.thread
         if thread is None or processor.stepping:  # while stepping, _expired plans when it is done
+            return
+        if self._at_once and not thread.remaining and self._stretch(processor, thread) == self.engine.now:
+            self._at_once = False
+            delay = self._expired(processor)
+            if delay is not None:
+                processor.plan = self.engine.after(delay, self._expired, processor)
             return
         end = self._stretch(processor, thread)
         if end is not None:
@@ -490,6 +514,8 @@ class Scheduler:
                     thread.remaining = work
                     continue
                 thread.state = WAITING
+                if thread.port is not None:
+                    thread.port.thread_waits()
             thread.processor = None
             self._run_next(processor, thread)
             thread = processor.thread
@@ -532,6 +558,7 @@ class Scheduler:
             priority = thread.priority
             if queue.summary >> priority:
                 thread.state = READY
+                thread.ready_since = self.engine.now
                 queue.levels[priority].append(thread)
                 queue.summary |= 1 << priority
                 self._run_next(processor, thread)
@@ -565,15 +592,16 @@ class Scheduler:
         self._on_switch = watcher if others is None else both
         self._noted = True
 
-    def grant(self, thread: Thread) -> None:
-        """End the open-ended work of a thread that spins: its program goes on when it next makes progress."""
+    def grant(self, thread: Thread) -> int:
+        """End a thread's present work: its program goes on when it next makes progress. Returns what was left."""
         processor = thread.processor
         if thread.state != RUNNING or processor is None:
-            thread.remaining = 0
-            return
+            left, thread.remaining = thread.remaining, 0
+            return left
         self._pause(processor, thread)
-        thread.remaining = 0
+        left, thread.remaining = thread.remaining, 0
         self._plan(processor)
+        return left
 
     def suspend(self, processor: Processor) -> None:
         """Interrupt work begins on a processor: its thread makes no progress."""
@@ -588,9 +616,10 @@ class Scheduler:
         thread = processor.thread
         if thread is None:
             return
-        processor.since = self.engine.now
-        if not self._by_tick:
-            processor.ticked = self.engine.now
+        if processor.since < self.engine.now:  # else a DPC made it switch, and that is not over yet
+            processor.since = self.engine.now
+            if not self._by_tick:
+                processor.ticked = self.engine.now
         if thread.virtual is not None:
             thread.virtual.follow()
         if processor.preempt_pending and not thread.raised:
@@ -665,6 +694,8 @@ class Scheduler:
         if thread.state == RUNNING and processor is not None:
             self._pause(processor, thread)
             thread.state = WAITING
+            if thread.port is not None:
+                thread.port.thread_waits()
             thread.processor = None
             self._run_next(processor, thread)
             self._plan(processor)
@@ -672,5 +703,7 @@ class Scheduler:
             self._withdraw(thread)
             thread.state = WAITING
             thread.processor = None
+            if thread.port is not None:
+                thread.port.thread_waits()
         else:
             raise SimulationError(f"{thread!r} cannot be made to wait (state {thread.state})")

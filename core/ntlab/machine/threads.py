@@ -79,6 +79,7 @@ class Thread:
 
     __slots__ = (
         "affinity",
+        "apcs",
         "base_priority",
         "context",
         "id",
@@ -86,6 +87,7 @@ class Thread:
         "last",
         "machine",
         "name",
+        "port",
         "priority",
         "process",
         "processor",
@@ -102,6 +104,7 @@ class Thread:
         "virtual",
         "wait_reason",
         "waiting_for",
+        "wake_increment",
     )
 
     def __init__(self, process: Process, identity: int, name: str, program: Program) -> None:
@@ -123,9 +126,12 @@ class Thread:
         self.spinning: Any = None  # the lock it spins on
         self.waiting_for: Any = None  # the object it waits for, if it waits
         self.wait_reason = 0
+        self.wake_increment = 0  # the priority increment with which a sleep ends
         self.ready_since = 0
         self.run_time = 0
         self.tick_time = 0  # the clock ticks it was charged with, where accounting is by tick
+        self.port: Any = None  # the completion port that it belongs to
+        self.apcs: Any = None  # the APCs that it has to run, if any
         self.virtual: Any = None  # the virtual processor that this thread of a host is
         self.context: Any = None  # for the workload's use
 
@@ -165,11 +171,7 @@ class Sleep(Request):
         self.increment = increment
 
     def perform(self, thread: Thread) -> int | None:
-        machine = thread.machine
-        if self.increment:
-            machine.engine.after(self.duration, machine.scheduler.wake_boosted, (thread, self.increment))
-        else:
-            machine.engine.after(self.duration, machine.scheduler.wake, thread)
+        thread.machine.scheduler.sleep(thread, self.duration, self.increment)
         return None
 
 

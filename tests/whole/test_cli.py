@@ -19,6 +19,7 @@ import pytest
 import ntlab
 from distributions import TOY, write_distribution
 from ntlab.cli.main import main
+from ntlab.errors import SimulationError
 
 Captured = pytest.CaptureFixture[str]
 
@@ -269,6 +270,19 @@ def test_where_an_error_came_from_is_shown_on_request(capsys: Captured, tmp_path
     file.write_text(EXPERIMENT.replace("PLUGINS", "toy_raiser = {}"))
     assert main(["--traceback", "run", str(file), "--jobs", "1"]) == 2
     assert "ntlab_toy/plugin.py" in capsys.readouterr().err
+
+
+def test_a_defect_shows_its_traceback_and_has_a_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def broken() -> None:
+        raise SimulationError("a page is on two lists")
+
+    monkeypatch.setattr("ntlab.lab.api.experiments", broken)
+    assert main(["experiments"]) == 3
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.endswith("ntlab: a defect of ntlab: SimulationError: a page is on two lists\n")
 
 
 # The process

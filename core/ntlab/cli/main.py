@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ntlab._version import __version__
-from ntlab.errors import NtlabError, SimulationError, UserError
+from ntlab.errors import PluginError, UserError
 
 OK, FAILS, MISTAKE, DEFECT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
@@ -40,13 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         _tell_of_interrupt(interrupt)
         return INTERRUPTED
-    except NtlabError as error:
-        if asked.traceback or isinstance(error, SimulationError):
-            import traceback
-
-            traceback.print_exc()
+    except (UserError, PluginError) as error:
+        if asked.traceback:
+            _print_traceback()
         print(f"ntlab: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return DEFECT if isinstance(error, SimulationError) else MISTAKE
+        return MISTAKE
+    except Exception as error:
+        _print_traceback()
+        print(f"ntlab: a defect of ntlab: {type(error).__name__}: {error}", file=sys.stderr)
+        return DEFECT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -271,6 +273,12 @@ def _jobs(asked: argparse.Namespace) -> int:
 
 def _print_json(content: Any) -> None:
     print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
 
 
 def _tell_of_interrupt(interrupt: KeyboardInterrupt) -> None:

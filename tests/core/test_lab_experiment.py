@@ -122,7 +122,9 @@ def test_hardware_files_are_found_beside_the_experiment(tmp_path: Path) -> None:
     file.write_text(GOOD.replace('"uni"', '"machine.xml"'))
     document, source, plugin = find_experiment(str(file), installed())
     assert plugin is None
-    assert resolve(document, installed(), source=source).hardware == str(tmp_path / "machine.xml")
+    experiment = resolve(document, installed(), source=source, folder=tmp_path)
+    assert experiment.hardware == str(tmp_path / "machine.xml")
+    assert experiment.arms["after"].hardware == "smp-4"
 
 
 CHANGES = [

@@ -145,6 +145,21 @@ def test_a_result_holds_all_that_it_takes_to_run_it_again(tmp_path: Path) -> Non
     assert changed.versions == {"plugins.toy_base.version": ("0.9", "1.0")}
 
 
+def test_a_result_with_a_hardware_file_runs_again_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("mine")
+    folder.mkdir()
+    hardware = folder / "machine.toml"
+    hardware.write_text(ntlab.topology.profiles()["uni"].read_text())  # type: ignore[attr-defined]
+    shipped = installed().experiment_files["toy-wrong"][1].read_text()
+    (folder / "mine.toml").write_text(shipped.replace('"uni"', '"machine.toml"'))
+    ntlab.run("mine/mine.toml", out="out")
+    hardware.unlink()
+    assert ntlab.rerun("out").same
+
+
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
     def interrupt(done: int, of: int, last: str) -> None:
         if done == 2:

@@ -300,7 +300,14 @@ def _prepare(
     document, source, plugin = find_experiment(experiment, registry)
     asked = None if hardware is None else os.fspath(hardware)
     resolved = resolve(
-        document, registry, source=source, plugin=plugin, hardware=asked, settings=settings, seeds=seeds
+        document,
+        registry,
+        source=source,
+        folder=Path(source).parent,
+        plugin=plugin,
+        hardware=asked,
+        settings=settings,
+        seeds=seeds,
     )
     return resolved, _load_hardware([resolved], asked)
 
@@ -399,7 +406,7 @@ def _shipped(registry: Registry) -> list[Experiment]:
     owner: dict[str, str] = {}
     for name, (plugin, _) in registry.experiment_files.items():
         document, source, _ = find_experiment(name, registry)
-        experiment = resolve(document, registry, source=source, plugin=plugin)
+        experiment = resolve(document, registry, source=source, folder=Path(source).parent, plugin=plugin)
         for claim in experiment.claims:
             if claim.id in owner:
                 raise PluginError(

@@ -158,6 +158,7 @@ def resolve(
     registry: Registry,
     *,
     source: str,
+    folder: Path | None = None,
     plugin: str | None = None,
     hardware: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -165,9 +166,10 @@ def resolve(
 ) -> Experiment:
     """Read and check an experiment's content.
 
-    `hardware` and `seeds` replace the file's own; an arm's own hardware stays. `settings` are the user's:
-    "workload.OPTION" or "PLUGIN.OPTION" wins over the file in every arm that has it, with "ARM." in front
-    in that arm only; "duration" is the experiment's. Raises UserError naming the file and the key.
+    `source` is what mistakes are told of, `folder` where its hardware files are. `hardware` and `seeds`
+    replace the experiment's own; an arm's own hardware stays. `settings` are the user's: "workload.OPTION" or
+    "PLUGIN.OPTION" wins over the file in every arm that has it, with "ARM." in front in that arm only;
+    "duration" is the experiment's. Raises UserError naming the file and the key.
     """
     top = Place(source)
     table: ExperimentTable = structure(document, ExperimentTable, top)
@@ -191,7 +193,7 @@ def resolve(
     mine = _UserSettings(settings or {}, table, registry)
     if hardware is not None and all(arm.hardware is not None for arm in table.arms.values()):
         raise UserError("has no effect: every arm names its own hardware", where="--hardware")
-    default_hardware = hardware if hardware is not None else _hardware(table.hardware, source)
+    default_hardware = hardware if hardware is not None else _hardware(table.hardware, folder)
     arms = {}
     for name, arm in table.arms.items():
         place = top / "arms" / name
@@ -202,7 +204,7 @@ def resolve(
         arms[name] = Arm(
             name=name,
             title=arm.title,
-            hardware=default_hardware if arm.hardware is None else _hardware(arm.hardware, source),
+            hardware=default_hardware if arm.hardware is None else _hardware(arm.hardware, folder),
             plugins=_plugins(table, arm, name, top, registry, mine),
             workload=options_written(workload),
         )
@@ -232,11 +234,9 @@ def _workload(table: ExperimentTable, top: Place) -> tuple[str, Table]:
     return use, options
 
 
-def _hardware(name: str, source: str) -> str:
+def _hardware(name: str, folder: Path | None) -> str:
     """A file is named relative to the experiment's own; anything else is a profile's name."""
-    if name.endswith((".toml", ".xml")) and not Path(name).is_absolute():
-        return str(Path(source).parent / name)
-    return name
+    return str(folder / name) if folder is not None and name.endswith((".toml", ".xml")) else name
 
 
 def _plugins(

@@ -161,8 +161,6 @@ class VirtualProcessor:
                 engine = self._host.engine
                 self._begin = engine.at(max(engine.now, logical.since), self._started, logical)
                 return
-        elif thread.state == READY:
-            self.preempted_at = self._host.engine.now
         self.stop()
 
     def _started(self, logical: Processor) -> None:
@@ -398,6 +396,8 @@ def _again(plugin: Any) -> object:
 def _follow(processor: Processor, old: Thread | None, new: Thread | None) -> None:
     """A logical processor of a host has switched."""
     if old is not None and old.virtual is not None:
+        if old.state == READY:
+            old.virtual.preempted_at = old.machine.engine.now
         old.virtual.follow()
     if new is not None and new.virtual is not None:
         new.virtual.follow()

@@ -1,0 +1,100 @@
+"""Guests whose threads want one kernel spinlock, on too few logical processors."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Literal
+
+from ntlab import Duration, Metric, Size, option, state, workload
+from ntlab.machine import Acquire, Compute, Machine, Partition, Program, Release, Sleep, SpinLock
+from ntlab.quantities import MIB, MICROSECOND, MILLISECOND, SECOND
+
+
+@workload(
+    name="contention",
+    summary="Child partitions, each with a spinlock that one thread on each of its virtual processors wants.",
+)
+class Contention:
+    """`partitions` times `processors` over the host's logical processors is the over-commitment r."""
+
+    partitions: int = option(2, help="How many child partitions.", minimum=1, maximum=64)
+    processors: int = option(4, help="Virtual processors in each.", minimum=1, maximum=4)
+    memory: Size = option(Size(128 * MIB), help="Memory of each partition.", minimum=MIB)
+    discipline: Literal["test_and_set", "fifo"] = option(
+        "test_and_set", help="Who gets a lock that is released: whoever is running, or the longest waiter."
+    )
+    hold: Duration = option(Duration(4 * MICROSECOND), help="How long the lock is held.", minimum=1)
+    think: Duration = option(
+        Duration(76 * MICROSECOND), help="Mean time (exponential) of computing without it.", minimum=1
+    )
+    stagger: Duration = option(
+        Duration(10 * MILLISECOND),
+        help="The threads begin at random within this time, so that no partition's turns coincide by design.",
+        minimum=0,
+    )
+    awake: Duration = option(
+        Duration(20 * MILLISECOND), help="Mean time (exponential) of working between two sleeps.", minimum=1
+    )
+    asleep: Duration = option(
+        Duration(2 * MILLISECOND),
+        help="Mean time (exponential) of a sleep: without any, all turns keep their phase for ever.",
+        minimum=0,
+    )
+    hypercall: Duration = option(
+        Duration(MICROSECOND),
+        help="Time of a hypercall, with the way into the hypervisor and back.",
+        minimum=0,
+    )
+
+    _guests: list[tuple[Partition, SpinLock]] = state(list)
+    _waits: list[int] = state(list)
+
+    def start(self, machine: Machine) -> None:
+        machine.partitions.hypercall_cost = self.hypercall
+        for number in range(self.partitions):
+            partition = machine.partitions.create(
+                f"vm{number}", processors=self.processors, memory=self.memory
+            )
+            guest = partition.machine
+            lock = guest.create_lock("contended", self.discipline)
+            self._guests.append((partition, lock))
+            process = guest.create_process("contender")
+            for index in range(self.processors):
+                chance = guest.streams.stream("enlightened_spinlocks.contention", str(index))
+                guest.create_thread(process, self._program(guest, lock, chance), affinity=1 << index)
+
+    def _program(self, guest: Machine, lock: SpinLock, chance: Random) -> Program:
+        engine, waits = guest.engine, self._waits
+        acquire, hold, release = Acquire(lock), Compute(self.hold), Release(lock)
+        think = 1 / self.think
+        tired = (self.hold + self.think) / self.awake
+        yield Sleep(int(chance.random() * self.stagger))
+        while True:
+            if self.asleep and chance.random() < tired:
+                yield Sleep(round(chance.expovariate(1 / self.asleep)))
+            yield Compute(round(chance.expovariate(think)))
+            asked = engine.now
+            yield acquire
+            waits.append(engine.now - asked)
+            yield hold
+            yield release
+
+    def measure(self, machine: Machine) -> list[Metric]:
+        seconds = machine.engine.now / SECOND
+        processors = [vp for partition, _ in self._guests for vp in partition.processors]
+        run_time = sum(vp.run_time for vp in processors)
+        spun = sum(
+            lock.spin_time + sum(lock.spun(waiter.thread) for waiter in lock.waiters)
+            for _, lock in self._guests
+        )
+        waits = sorted(self._waits) or [0]
+        return [
+            Metric("spinning_share", spun / run_time),
+            Metric("throughput", sum(lock.acquisitions for _, lock in self._guests) / seconds, "1/s"),
+            Metric("wait_mean", sum(waits) / len(waits), "ns"),
+            Metric("wait_p99", waits[(len(waits) * 99 - 1) // 100], "ns"),
+            Metric("wait_p999", waits[(len(waits) * 999 - 1) // 1000], "ns"),
+            Metric("long_spin_waits", sum(vp.long_spin_waits for vp in processors) / seconds, "1/s"),
+            Metric("hypervisor_share", sum(vp.hypervisor_time for vp in processors) / run_time),
+            Metric("vp_switches", sum(p.context_switches for p in machine.processors) / seconds, "1/s"),
+        ]

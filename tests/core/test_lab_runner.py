@@ -252,6 +252,13 @@ def test_plugins_are_described() -> None:
     }
 
 
+def test_workloads_are_described_with_their_views() -> None:
+    (described,) = ntlab.plugins("toy_base").to_json()
+    (runners,) = described["workloads"]
+    assert (runners["name"], runners["views"]) == ("runners", ["ends"])
+    assert [option["name"] for option in runners["options"]][:2] == ["threads", "work"]
+
+
 def test_the_hook_mode_is_asked_for_or_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(HOOKS_VARIABLE, raising=False)
     assert hooks_mode() == "direct"

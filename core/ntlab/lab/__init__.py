@@ -2,5 +2,6 @@
 
 A run goes one way through these modules: `registry` (what is installed) and `options` (typed settings) give
 `experiment` (what is to be compared), `runner` turns that into runs, `statistics` and `claims` judge them,
-`results` keeps them. `api` is the face of it all, for Python and for the command line.
+`results` keeps them. `tables`, `listings` and `hardware` show them. `api` is the face of it all, for Python
+and for the command line.
 """

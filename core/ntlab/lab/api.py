@@ -14,13 +14,11 @@ import attrs
 from ntlab.errors import PluginError, UnknownNameError, UserError
 from ntlab.lab import runner
 from ntlab.lab.experiment import Experiment, find_experiment, resolve
-from ntlab.lab.options import type_name, written
-from ntlab.lab.registry import InstalledPlugin, Registry, installed
+from ntlab.lab.listings import ExperimentList, PluginList
+from ntlab.lab.registry import Registry, installed
 from ntlab.lab.results import ClaimsReport, Output, Result, check_run, judge, read_result, versions
 from ntlab.lab.runner import Hooks, Job, Run, execute, hooks_mode, jobs_of
 from ntlab.lab.tables import Report, Table, as_columns
-from ntlab.plugin import WorkloadInfo, options_of
-from ntlab.quantities import Duration
 
 if TYPE_CHECKING:
     from ntlab.topology import Topology
@@ -147,6 +145,9 @@ def rerun(
             file = Path(folder) / f"{at}.toml"
             file.write_text(profile, encoding="utf-8")
             hardware[name] = _load(str(file), f"{path}: profiles")
+    for arm in experiment.arms.values():
+        if arm.hardware not in hardware:
+            raise UnknownNameError("hardware", arm.hardware, hardware, where=f"{path}: profiles")
     work = [
         job
         for job in jobs_of(experiment, hooks_mode(hooks or kept_hooks))
@@ -209,84 +210,6 @@ class Rerun(Report):
             changed = [[name, then, now] for name, (then, now) in self.versions.items()]
             tables.append(Table(["other versions", "then", "now"], changed))
         return tables
-
-
-@attrs.frozen(kw_only=True, repr=False)
-class PluginList(Report):
-    """Installed plugins."""
-
-    plugins: tuple[InstalledPlugin, ...]
-
-    def to_json(self) -> list[dict[str, Any]]:
-        return [_describe_plugin(plugin) for plugin in self.plugins]
-
-    def columns(self) -> dict[str, list[Any]]:
-        return as_columns(self.to_json())
-
-    def tables(self) -> list[Table]:
-        rows = [
-            [plugin.name, plugin.info.release, " ".join(plugin.info.ledger), plugin.info.summary]
-            for plugin in self.plugins
-        ]
-        return [Table(["plugin", "release", "ledger", "summary"], rows)]
-
-    def details(self) -> list[Table]:
-        """Every option and workload of these plugins."""
-        tables = []
-        for plugin in self.to_json():
-            facts = {
-                "summary": plugin["summary"],
-                "release": plugin["release"],
-                "ledger": ", ".join(plugin["ledger"]),
-                "hooks": ", ".join(plugin["hooks"]),
-                "views": ", ".join(plugin["views"]),
-                "requires": ", ".join(plugin["requires"]),
-                "conflicts": ", ".join(plugin["conflicts"]),
-                "distribution": f"{plugin['distribution']} {plugin['version']}",
-                "experiments": ", ".join(plugin["experiments"]),
-            }
-            tables.append(Table([plugin["name"], ""], [[key, text] for key, text in facts.items() if text]))
-            tables += _options_tables("option", plugin["options"])
-            for workload in plugin["workloads"]:
-                title = f"workload {plugin['name']}.{workload['name']}: {workload['summary']}"
-                tables += _options_tables("workload option", workload["options"], title)
-                if workload["views"]:
-                    tables.append(Table(["views"], [[view] for view in workload["views"]]))
-        return tables
-
-
-@attrs.frozen(kw_only=True, repr=False)
-class ExperimentList(Report):
-    """Shipped experiments."""
-
-    experiments: tuple[Experiment, ...]
-
-    def to_json(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": experiment.name,
-                "title": experiment.title,
-                "plugin": experiment.plugin,
-                "ledger": list(experiment.ledger),
-                "hardware": experiment.hardware,
-                "workload": experiment.use,
-                "duration": None if experiment.duration is None else written(experiment.duration, Duration),
-                "seeds": experiment.seeds,
-                "arms": list(experiment.arms),
-                "claims": [claim.id for claim in experiment.claims],
-            }
-            for experiment in self.experiments
-        ]
-
-    def columns(self) -> dict[str, list[Any]]:
-        return as_columns(self.to_json())
-
-    def tables(self) -> list[Table]:
-        rows = [
-            [one.name, one.plugin or "", " ".join(one.ledger), ", ".join(one.arms), one.hardware, one.title]
-            for one in self.experiments
-        ]
-        return [Table(["experiment", "plugin", "ledger", "arms", "hardware", "title"], rows)]
 
 
 def _prepare(
@@ -434,73 +357,6 @@ def _choose(shipped: Sequence[Experiment], ids: Sequence[str]) -> list[tuple[Exp
         if name not in known:
             raise UnknownNameError("claim", name, known)
     return chosen
-
-
-def _describe_plugin(plugin: InstalledPlugin) -> dict[str, Any]:
-    info = plugin.info
-    return {
-        "name": info.name,
-        "summary": info.summary,
-        "release": info.release,
-        "ledger": list(info.ledger),
-        "options": _describe_options(info.cls),
-        "views": _describe_views(info.cls),
-        "hooks": plugin.hooks,
-        "requires": list(info.requires),
-        "conflicts": list(info.conflicts),
-        "after": list(info.after),
-        "before": list(info.before),
-        "workloads": [_describe_workload(workload) for workload in plugin.workloads.values()],
-        "experiments": [
-            name for name, (owner, _) in installed().experiment_files.items() if owner == plugin.name
-        ],
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-    }
-
-
-def _describe_workload(workload: WorkloadInfo) -> dict[str, Any]:
-    return {
-        "name": workload.name,
-        "summary": workload.summary,
-        "options": _describe_options(workload.cls),
-        "views": _describe_views(workload.cls),
-    }
-
-
-def _describe_views(cls: type) -> list[str]:
-    described: Any = cls()
-    return sorted(described.views()) if hasattr(cls, "views") else []
-
-
-def _describe_options(cls: type) -> list[dict[str, Any]]:
-    defaults = cls()
-    return [
-        {
-            "name": field.name,
-            "type": type_name(field.type),
-            "default": written(getattr(defaults, field.name), field.type),
-            "help": field.metadata["help"],
-            "minimum": field.metadata["minimum"],
-            "maximum": field.metadata["maximum"],
-        }
-        for field in options_of(cls)
-    ]
-
-
-def _options_tables(kind: str, options: Sequence[Mapping[str, Any]], title: str = "") -> list[Table]:
-    rows = [[one["name"], one["type"], _plain(one["default"]), one["help"]] for one in options]
-    return [Table([kind, "type", "default", "help"], rows, title)] if rows or title else []
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value)
-    return str(value)
 
 
 def _differences(then: object, now: object, name: str = "") -> dict[str, tuple[str, str]]:

@@ -7,7 +7,6 @@ from typing import Literal
 from ntlab.hooks import hookimpl
 from ntlab.machine import IoRequest
 from ntlab.plugin import option, plugin
-
 from ntlab_completion_ports.workloads import Messages, Orphans
 
 

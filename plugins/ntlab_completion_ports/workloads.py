@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from collections.abc import Generator, Iterator
+from typing import Any, ClassVar, Literal
 
 import attrs
 
@@ -48,10 +48,12 @@ class Network(Device):
         self.machine.io.finish(self._pending[thread].popleft())
 
 
-@workload(name="messages", summary="Clients send messages to a server whose threads issued the reads beforehand.")
+@workload(
+    name="messages", summary="Clients send messages to a server whose threads issued the reads beforehand."
+)
 class Messages:
-    """A closed loop. Each thread issues its reads and then serves the port. Each of `clients` sends a message,
-    waits for it to be handled, and sends the next one `latency` later; every message ends a read."""
+    """A closed loop. Each thread issues its reads and then serves the port. Each client sends a message,
+    waits until it is handled, and sends the next one `latency` later; every message ends a read."""
 
     threads: int = option(8, help="Threads that issue reads and serve the port.", minimum=1)
     clients: int = option(32, help="Messages under way at a time.", minimum=1)
@@ -168,7 +170,7 @@ class Orphans:
     def _issue(self, read: Read) -> Iterator[Request]:
         yield read
 
-    def _serve(self, port: CompletionPort) -> Iterator[Request]:
+    def _serve(self, port: CompletionPort) -> Generator[Request, Any, None]:
         for _ in range(self.threads):
             packet = yield Dequeue(port)
             if packet.request.status == SUCCESS:

@@ -76,13 +76,13 @@ class DiskModel:
 
     capacity: Size
     rate: Rate
-    controller: Duration = Duration(0)
+    controller: Duration = attrs.field(default=Duration(0))
     cylinders: int = 1
     seek: SeekCurve | None = None
     rpm: int = 0
     rotation: Literal["average", "random"] = "average"
-    read_latency: Duration = Duration(0)
-    write_latency: Duration = Duration(0)
+    read_latency: Duration = attrs.field(default=Duration(0))
+    write_latency: Duration = attrs.field(default=Duration(0))
     channels: int = 1
 
     def __attrs_post_init__(self) -> None:
@@ -219,19 +219,8 @@ class Disk(Device):
         trace = self._trace[request.operation]
         if trace is not None:
             tid = request.thread.id if request.thread is not None else 0
-            trace(
-                (
-                    now,
-                    event.id,
-                    self.number,
-                    request.flags,
-                    request.length,
-                    request.offset,
-                    request.id,
-                    taken,
-                    tid,
-                )
-            )
+            what = (self.number, request.flags, request.length, request.offset, request.id)
+            trace((now, event.id, *what, taken, tid))
         self.machine.io.finish(request)
 
     def counters(self, seconds: float) -> dict[str, float]:

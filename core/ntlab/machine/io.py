@@ -385,13 +385,8 @@ class Io:
         index = self._interrupt_processor(request) if self._interrupt_processor is not None else None
         request.interrupted = index = 0 if index is None else self._checked(index, "interrupt_processor")
         machine = self.machine
-        machine.interrupts.interrupt(
-            machine.processors[index],
-            self.policy.interrupt_time,
-            self._acknowledged,
-            request,
-            request.device.number,
-        )
+        duration, vector = self.policy.interrupt_time, request.device.number
+        machine.interrupts.interrupt(machine.processors[index], duration, self._acknowledged, request, vector)
 
     def _acknowledged(self, request: IoRequest) -> None:
         """The interrupt's service routine has ended: queue the DPC."""
@@ -400,9 +395,8 @@ class Io:
             index = self._dpc_processor(request, request.interrupted)
         index = request.interrupted if index is None else self._checked(index, "dpc_processor")
         machine = self.machine
-        machine.interrupts.queue_dpc(
-            machine.processors[index], self.policy.dpc_time, self.pass_up, request, request.device.driver
-        )
+        duration, routine = self.policy.dpc_time, request.device.driver
+        machine.interrupts.queue_dpc(machine.processors[index], duration, self.pass_up, request, routine)
 
     def _checked(self, index: int, hook: str) -> int:
         if not 0 <= index < len(self.machine.processors):

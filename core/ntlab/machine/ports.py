@@ -86,7 +86,7 @@ class CompletionPort:
     def __repr__(self) -> str:
         return f"<CompletionPort {self.name}>"
 
-    # -- packets -----------------------------------------------------------------------------------------------
+    # -- packets -----------------------------------------------------------------------------------------
 
     def put(self, key: int, request: IoRequest | None = None) -> None:
         """Queue a packet, and release a thread for it if the concurrency allows."""
@@ -122,7 +122,7 @@ class CompletionPort:
         self.machine.io.completed(request)
         return packet, self.machine.io.policy.completion_time
 
-    # -- threads -------------------------------------------------------------------------------------------------
+    # -- threads -----------------------------------------------------------------------------------------
 
     def dequeue(self, thread: Thread) -> int | None:
         """A running thread asks for a packet. As `Request.perform`: the work, or None if it waits."""

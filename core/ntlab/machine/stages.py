@@ -17,21 +17,11 @@ class Stage:
     """`servers` equal servers and one queue, first come first served.
 
     When a server begins with a customer it asks `service_time(customer)` for the ns that it needs, so the
-    answer may depend on what the server did before (a disk's head). Then it calls `done(customer)`, after
-    it has begun with the next one. `completed` counts customers, `busy_time` adds up service times.
+    answer may depend on what the server did before (a disk's head). At the end it begins with the next one
+    and calls `done(customer)`. `arrived` counts customers.
     """
 
-    __slots__ = (
-        "_done",
-        "_engine",
-        "_free",
-        "_queue",
-        "_service_time",
-        "_waited",
-        "busy_time",
-        "completed",
-        "servers",
-    )
+    __slots__ = ("_done", "_engine", "_free", "_queue", "_service_time", "_waited", "arrived", "servers")
 
     def __init__(
         self,
@@ -50,8 +40,7 @@ class Stage:
         self._free: list[list[Any]] = [[None] for _ in range(servers)]
         self._queue: deque[Any] = deque()
         self._waited = 0
-        self.busy_time = 0
-        self.completed = 0
+        self.arrived = 0
 
     @property
     def waiting(self) -> int:
@@ -70,24 +59,21 @@ class Stage:
 
     def submit(self, customer: Any) -> None:
         """A customer arrives."""
+        self.arrived += 1
         if self._free:
             server = self._free.pop()
             server[0] = customer
-            time = self._service_time(customer)
-            self.busy_time += time
-            self._engine.after(time, self._served, server)
+            self._engine.after(self._service_time(customer), self._served, server)
         else:
             self._queue.append(customer)
             self._waited -= self._engine.now
 
     def _served(self, server: list[Any]) -> int | None:
         customer = server[0]
-        self.completed += 1
         if self._queue:
             server[0] = following = self._queue.popleft()
             self._waited += self._engine.now
             time = self._service_time(following)
-            self.busy_time += time
             self._done(customer)
             return time
         self._free.append(server)

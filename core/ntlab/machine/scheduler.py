@@ -181,7 +181,7 @@ class Scheduler:
         queue.summary |= 1 << priority
         running = processor.thread
         if running is not None and running.priority < priority:
-            if processor.stepping or running.raised:
+            if processor.stepping or processor.level or running.raised:
                 processor.preempt_pending = True
             else:
                 self._preempt(processor, running)
@@ -570,7 +570,7 @@ class Scheduler:
 
     def _reconsider(self, processor: Processor, thread: Thread) -> None:
         """The running thread may be preempted again, or its priority fell: run it on, or a better one."""
-        if processor.stepping:
+        if processor.stepping or processor.level or thread.raised:
             processor.preempt_pending = True
             return
         processor.preempt_pending = False

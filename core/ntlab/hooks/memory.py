@@ -29,7 +29,7 @@ def allocation_node(thread: Thread, region: Region) -> int | None:
 
 @hookspec(firstresult=True)
 def fallback_order(memory: Memory, home: int) -> Sequence[int] | None:
-    """The nodes to try, in this order, once `home` has no page available. Need not name all, or skip `home`.
+    """The nodes to try, in this order, once `home` has no page available. Those not named come last.
 
     2003: any other. None everywhere: the others by number.
     """

@@ -403,10 +403,7 @@ class Memory:
         while page < stop:
             while not node.available:
                 if order is None:
-                    if self._fallback_order is not None:
-                        order = self._fallback_order(self, home)
-                    if order is None:
-                        order = range(len(self.nodes))
+                    order = self._order(home)
                 if tried == len(order):
                     return extents, unzeroed
                 node = self.nodes[order[tried]]
@@ -427,6 +424,13 @@ class Memory:
             if state == ACTIVE:
                 region.space.working_set.append(extent)
         return extents, unzeroed
+
+    def _order(self, home: int) -> Sequence[int]:
+        order = self._fallback_order(self, home) if self._fallback_order is not None else None
+        everywhere = range(len(self.nodes))
+        if order is None:
+            return everywhere
+        return order if len(order) >= len(self.nodes) - 1 else [*order, *everywhere]
 
     def _take(self, node: NodeMemory, pages: int) -> tuple[int, int, bool]:
         """Up to `pages` frames of a node that has some: (first, how many, whether zeroed)."""

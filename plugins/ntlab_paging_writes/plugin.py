@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 
 from ntlab.hooks import hookimpl
-from ntlab.machine import Machine
-from ntlab.machine.paging import Paging, whole_pages
+from ntlab.machine import Machine, Paging
+from ntlab.machine.paging import whole_pages
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, MIB, Size
 from ntlab_paging_writes.workloads import DirtyBursts

@@ -8,9 +8,20 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from ntlab.errors import SimulationError
-from ntlab.machine import Allocate, Free, Machine, Program, Region, Request, Thread, Touch
-from ntlab.machine.memory import ACTIVE, Extent
-from ntlab.machine.paging import FlushModifiedList, Paging
+from ntlab.machine import (
+    Allocate,
+    Extent,
+    FlushModifiedList,
+    Free,
+    Machine,
+    Paging,
+    Program,
+    Region,
+    Request,
+    Thread,
+    Touch,
+)
+from ntlab.machine.extents import ACTIVE
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import GIB, KIB, MIB, Share, Size
 from ntlab_paging_writes.listing import process_monitor
@@ -65,7 +76,9 @@ class _Snapshot:
     seeks: int
 
 
-@workload(name="dirty_bursts", summary="Processes change memory in bursts, are trimmed, and read it all back.")
+@workload(
+    name="dirty_bursts", summary="Processes change memory in bursts, are trimmed, and read it all back."
+)
 class DirtyBursts:
     """Each process has a range of memory. It changes bursts of it, at random places; whenever it has changed
     `trim_at` of it, its working set is emptied and the modified pages are written. Then a program that
@@ -80,7 +93,9 @@ class DirtyBursts:
     volume: float = option(
         2.5, help="How much each process changes, in times of its memory.", minimum=0.1, maximum=100
     )
-    trim_at: Share = option(Share(0.25), help="Share of its memory that a process changes until it is trimmed.")
+    trim_at: Share = option(
+        Share(0.25), help="Share of its memory that a process changes until it is trimmed."
+    )
     trim_disorder: Share = option(
         Share(1.0),
         help="How far a page may leave the order of addresses when it is trimmed: 0 not at all, 1 anywhere.",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 
 from ntlab.hooks import hookimpl
-from ntlab.machine import Machine
-from ntlab.machine.paging import Paging, PagingPolicy, whole_pages
+from ntlab.machine import Machine, Paging, PagingPolicy
+from ntlab.machine.paging import whole_pages
 from ntlab.plugin import option
 from ntlab.quantities import GIB, KIB, Share, Size
 

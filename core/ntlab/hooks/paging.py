@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from ntlab.hooks.markers import hookspec
 
 if TYPE_CHECKING:
-    from ntlab.machine.paging import Paging, PagingPolicy
+    from ntlab.machine.paging import Paging
+    from ntlab.machine.policy import PagingPolicy
 
 
 @hookspec(firstresult=True)

@@ -8,6 +8,8 @@ from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.locks import Acquire, Release, SpinLock
 from ntlab.machine.machine import Machine
 from ntlab.machine.memory import AddressSpace, Backing, Memory, Region
+from ntlab.machine.pagefile import PagingFile
+from ntlab.machine.paging import FlushModifiedList, Paging
 from ntlab.machine.partitions import (
     NEVER_NOTIFY,
     NOTIFY_LONG_SPIN_WAIT,
@@ -16,7 +18,7 @@ from ntlab.machine.partitions import (
     VirtualProcessor,
     Yield,
 )
-from ntlab.machine.policy import IoPolicy, MemoryPolicy, SchedulerPolicy
+from ntlab.machine.policy import IoPolicy, MemoryPolicy, PagingPolicy, SchedulerPolicy
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, Processor
 from ntlab.machine.stages import Stage
@@ -40,6 +42,7 @@ __all__ = [
     "Extent",
     "File",
     "Flow",
+    "FlushModifiedList",
     "Free",
     "Io",
     "IoPolicy",
@@ -51,6 +54,9 @@ __all__ = [
     "Memory",
     "MemoryPolicy",
     "Packet",
+    "Paging",
+    "PagingFile",
+    "PagingPolicy",
     "Partition",
     "Partitions",
     "Post",

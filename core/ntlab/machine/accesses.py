@@ -310,6 +310,8 @@ class _Access(Request):
         held = backing.held(region, at, end) if backing is not None else None
         if held is not None and held[0] == at:
             assert backing is not None
+            if not backing.read(self.thread, region, at, held[1]):
+                return False
             self.unpaid += memory.policy.hard_fault
             memory.hard_faults += 1
             region.space.faults += 1
@@ -318,7 +320,7 @@ class _Access(Request):
                 memory.accesses.trace_hard(
                     (memory.engine.now, HARD_FAULT.id, self.thread.id, process.id, at, held[1] - at)
                 )
-            return backing.read(self.thread, region, at, held[1])
+            return True
         if held is not None:
             end = held[0]
         extents, unzeroed = memory.allocate(region, at, end, memory.home(self.thread, region))

@@ -190,7 +190,7 @@ class AddressSpace:
             region.backing.changed(region, region.first, region.stop)
         memory.committed -= region.pages
         self.committed -= region.pages
-        memory._more_available()
+        memory.more_available()
 
     def extents(self, page: int, stop: int) -> list[Extent]:
         """The extents that hold any of the virtual pages page..stop, in order."""
@@ -352,7 +352,7 @@ class Memory:
         if self._trace_trim is not None:
             self._trace_trim((self.engine.now, TRIM.id, space.process.id, modified, standby))
         if standby:
-            self._more_available()
+            self.more_available()
         if modified and self.writer is not None:
             self.writer.wake()
         return modified + standby
@@ -497,7 +497,7 @@ class Memory:
         for thread in transfer.waiters:
             wake(thread)
         if state == STANDBY:
-            self._more_available()
+            self.more_available()
 
     def begin_write(self, extents: Iterable[Extent]) -> Transfer:
         """Modified extents are about to be written: they are in transition, and count as unchanged.
@@ -516,7 +516,7 @@ class Memory:
         """The pages are written: those that nobody has touched meanwhile become standby."""
         for extent in self._end(transfer):
             self.move(extent, STANDBY)
-        self._more_available()
+        self.more_available()
 
     def _begin(self, extents: list[Extent], writing: bool) -> Transfer:
         transfer = Transfer(writing)
@@ -573,7 +573,7 @@ class Memory:
             return None
         return False
 
-    def _more_available(self) -> None:
+    def more_available(self) -> None:
         """Pages may have become available: let those who wait for pages try again, each in its turn."""
         while self._waiters:
             self.engine.after(0, self.machine.scheduler.wake, self._waiters.popleft())

@@ -20,17 +20,15 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import attrs
-
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.disks import Disk
 from ntlab.machine.extents import ACTIVE, FREE, MODIFIED, STANDBY, ZEROED, Extent, Transfer
 from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
 from ntlab.machine.memory import AddressSpace, Region
 from ntlab.machine.pagefile import PagingFile
+from ntlab.machine.policy import PagingPolicy
 from ntlab.machine.scheduler import KERNEL_LOGGER
 from ntlab.machine.threads import Request, Thread
-from ntlab.quantities import Share, Size
 from ntlab.tracing import EventType, event_type
 from ntlab.tracing.tracer import Emitter
 
@@ -63,31 +61,6 @@ def whole_pages(machine: Machine, size: int, where: str) -> int:
     if size % page_size:
         raise UserError(f"{size} bytes", where=where, expected=f"a multiple of the page size, {page_size}")
     return size // page_size
-
-
-@attrs.frozen(kw_only=True)
-class PagingPolicy:
-    """Rules of paging.
-
-    - `file_size`: bytes of the paging file; 0 for none. `initial_fragmentation`: the share of it that is in
-      use from the beginning and stays so, at random places.
-    - The writer works on while any of these holds, thresholds in pages: fewer than `low_free` are zeroed or
-      free and more are modified than `high_modified` or a sixteenth of those available, whichever is less;
-      fewer than `low_available` are available; a thread waits for pages; a flush was asked for. It looks
-      when pages are trimmed and when a write ends.
-    """
-
-    file_size: Size = attrs.field(default=Size(0))
-    initial_fragmentation: Share = attrs.field(default=Share(0.0))
-    low_free: int = 20_000
-    high_modified: int = 16_384
-    low_available: int = 15_000
-
-    def __attrs_post_init__(self) -> None:
-        if min(self.file_size, self.low_free, self.high_modified, self.low_available) < 0:
-            raise UserError(f"{self}", expected="sizes and thresholds of 0 or more")
-        if not 0 <= self.initial_fragmentation <= 1:
-            raise UserError(f"initial fragmentation {self.initial_fragmentation}", expected="0 to 1")
 
 
 def create_paging(machine: Machine) -> Paging | None:
@@ -152,7 +125,7 @@ class Paging:
     # -- the backing of regions ----------------------------------------------------------------------------
 
     def held(self, region: Region, page: int, stop: int) -> tuple[int, int] | None:
-        """The first run of pages in page..stop that has slots."""
+        """The first run of pages in page..stop that has slots, as far as they follow on each other."""
         space = region.space
         if not self._stored.get(space.process.id):
             return None
@@ -161,10 +134,12 @@ class Paging:
         first = page
         while first < stop and base + first not in slot_of:
             first += 1
-        last = first
-        while last < stop and base + last in slot_of:
+        if first == stop:
+            return None
+        last, slot = first + 1, slot_of[base + first]
+        while last < stop and slot_of.get(base + last) == slot + last - first:
             last += 1
-        return (first, last) if first < last else None
+        return first, last
 
     def changed(self, region: Region, page: int, stop: int) -> None:
         """These pages differ from their copies from now on: free the slots."""
@@ -295,6 +270,7 @@ class Paging:
                 return
             self.full += 1
             self._stuck = True
+            self.memory.more_available()  # whoever waits for the writer shall see that it will not come
         self._flushing = False
         waiting, self._flushed = self._flushed, []
         for thread in waiting:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
-from ntlab.quantities import MICROSECOND, MILLISECOND, Duration, Size
+from ntlab.quantities import MICROSECOND, MILLISECOND, Duration, Share, Size
 
 
 def _positive(instance: object, field: attrs.Attribute[Any], value: int) -> None:
@@ -17,6 +17,11 @@ def _positive(instance: object, field: attrs.Attribute[Any], value: int) -> None
 def _not_negative(instance: object, field: attrs.Attribute[Any], value: int) -> None:
     if value < 0:
         raise ValueError(f"{field.name} must not be negative, not {value}")
+
+
+def _share(instance: object, field: attrs.Attribute[Any], value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{field.name} must be 0 to 1, not {value}")
 
 
 @attrs.frozen(kw_only=True)
@@ -80,3 +85,22 @@ class MemoryPolicy:
     zeroing: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
     working_set_minimum: int = attrs.field(default=50, validator=_not_negative)
     working_set_maximum: int = attrs.field(default=345, validator=_positive)
+
+
+@attrs.frozen(kw_only=True)
+class PagingPolicy:
+    """Rules of paging.
+
+    - `file_size`: bytes of the paging file; 0 for none. `initial_fragmentation`: the share of it that is in
+      use from the beginning and stays so, at random places.
+    - The writer works on while any of these holds, thresholds in pages: fewer than `low_free` are zeroed or
+      free and more are modified than `high_modified` or a sixteenth of those available, whichever is less;
+      fewer than `low_available` are available; a thread waits for pages; a flush was asked for. It looks
+      when pages are trimmed and when a write ends.
+    """
+
+    file_size: Size = attrs.field(default=Size(0), validator=_not_negative)
+    initial_fragmentation: Share = attrs.field(default=Share(0.0), validator=_share)
+    low_free: int = attrs.field(default=20_000, validator=_not_negative)
+    high_modified: int = attrs.field(default=16_384, validator=_not_negative)
+    low_available: int = attrs.field(default=15_000, validator=_not_negative)

@@ -144,17 +144,15 @@ def test_erlang_c() -> None:
     assert math.isclose(erlang_c_wait(4, 3.0), 0.509434, abs_tol=1e-6)
     waits = []
     for seed in range(1, 13):
-        engine, random = Engine(), Random(seed)
+        engine, draw = Engine(), Random(seed).expovariate
         left = 12_000
 
-        def service(_: object, draw: Callable[[float], float] = random.expovariate) -> int:
+        def service(_: object, draw: Callable[[float], float] = draw) -> int:
             return int(draw(1) * 1e9)
 
         stage = Stage(engine, service, lambda _: None, 4)
 
-        def arrive(
-            _: object, stage: Stage = stage, draw: Callable[[float], float] = random.expovariate
-        ) -> Any:
+        def arrive(_: object, stage: Stage = stage, draw: Callable[[float], float] = draw) -> Any:
             nonlocal left
             stage.submit(None)
             left -= 1

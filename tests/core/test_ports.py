@@ -230,9 +230,8 @@ STEPS = st.lists(
 def test_invariants(
     processors: int, concurrency: int, steps: list[list[Step]], posts: list[int], plan: str, mode: Any
 ) -> None:
-    machine = boot(
-        processors, [IssuerCompletes(plan=plan), rules(quantum=7, switch_cost=1)], trace=True, hooks=mode
-    )
+    plugins = [IssuerCompletes(plan=plan), rules(quantum=7, switch_cost=1)]
+    machine = boot(processors, plugins, trace=True, hooks=mode)
     server = Server(machine, concurrency=concurrency)
     port = server.port
     file = File("file", disk_of(machine, 11), 0, 4096)
@@ -270,7 +269,8 @@ def test_invariants(
     machine.run(5000)
     assert sorted(key for _, _, key in server.taken) == list(range(len(posts)))  # none lost, none twice
     queued, removed = (
-        [r["irp"] for r in machine.tracer.records(f"IoQueue/{kind}")] for kind in ("Enqueue", "Dequeue")
+        [record["irp"] for record in machine.tracer.records(f"IoQueue/{kind}")]
+        for kind in ("Enqueue", "Dequeue")
     )
     assert queued == removed  # first in, first out
     assert {id(r) for r in ended} == {id(r) for r in reads}
@@ -476,10 +476,10 @@ def test_a_closed_port_is_closed() -> None:
         port.close()
     port = CompletionPort(machine, "other")
     port.close()
-    with pytest.raises(SimulationError, match="put into .* closed"):
+    with pytest.raises(SimulationError, match=r"put into .* closed"):
         port.put(1)
     machine.create_thread(machine.create_process("p"), iter([Dequeue(port)]))
-    with pytest.raises(SimulationError, match="waits on .* closed"):
+    with pytest.raises(SimulationError, match=r"waits on .* closed"):
         machine.run()
 
 

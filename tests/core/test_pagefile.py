@@ -78,11 +78,26 @@ def test_a_stretch_is_consecutive_in_the_file_and_in_the_address_space() -> None
     file = PagingFile(10)
     file.allocate(0, (20, 21, 22, 30, 31))
     file.allocate(6, (23, 24))
-    assert file.stretch(21, 16) == (20, 3)  # 30 follows in the file only, 23 in the address space only
-    assert file.stretch(22, 16) == (20, 3)
-    assert file.stretch(21, 2) == (21, 2)  # forward first
-    assert file.stretch(22, 2) == (21, 2)
-    assert file.stretch(30, 16) == (30, 2)
+    anywhere = range(1000)
+    assert file.stretch(21, 16, anywhere) == (20, 3)  # 30 follows in the file only, 23 in the other only
+    assert file.stretch(22, 16, anywhere) == (20, 3)
+    assert file.stretch(21, 2, anywhere) == (21, 2)  # forward first
+    assert file.stretch(22, 2, anywhere) == (21, 2)
+    assert file.stretch(30, 16, anywhere) == (30, 2)
+    assert file.stretch(21, 16, range(21, 22)) == (21, 1)
+    assert file.stretch(21, 2, range(20, 22)) == (20, 2)
+
+
+def test_fragmentation_is_slot_runs_per_run_of_pages() -> None:
+    file = PagingFile(12)
+    assert file.fragmentation == 0
+    file.allocate(0, (20, 21, 22))
+    assert file.fragmentation == 1
+    file.allocate(5, (23,))
+    file.allocate(7, (24,))
+    assert file.fragmentation == 3
+    file.allocate(9, (40,))
+    assert file.fragmentation == 2  # four runs of slots hold two runs of pages
 
 
 def test_what_must_not_be_is_refused() -> None:

@@ -167,18 +167,19 @@ class PagingFile:
         for slot in sorted(stream.sample(range(self.size), round(share * self.size))):
             self.allocate(slot, (NOBODY,))
 
-    def stretch(self, owner: int, most: int) -> tuple[int, int]:
+    def stretch(self, owner: int, most: int, within: range) -> tuple[int, int]:
         """What to read with the page of `owner`: (its first owner, number of pages), at most `most`.
 
-        The stretch holds `owner`, lies in consecutive slots and holds consecutive virtual pages. It reaches
-        forward first: programs do too.
+        The stretch holds `owner` and no page outside `within`, lies in consecutive slots and holds
+        consecutive virtual pages. It reaches forward first: programs do too.
         """
         slot, owner_of = self.slot_of[owner], self.owner_of
+        after, before = within.stop - owner, owner - within.start
         count = 1
-        while count < most and owner_of.get(slot + count) == owner + count:
+        while count < min(most, after) and owner_of.get(slot + count) == owner + count:
             count += 1
         back = 0
-        while count + back < most and owner_of.get(slot - back - 1) == owner - back - 1:
+        while count + back < most and back < before and owner_of.get(slot - back - 1) == owner - back - 1:
             back += 1
         return owner - back, count + back
 

@@ -165,12 +165,13 @@ class Paging:
         memory, space = self.memory, region.space
         base = number(space, 0)
         most = self._read_cluster(self, base + page) if self._read_cluster is not None else None
-        start, count = self.file.stretch(base + page, 1 if most is None else most)
-        first = max(start - base, region.first)
-        last = min(start - base + count, region.stop)
-        between = space.extents(first, page)
-        if between:
-            first = between[-1].page + between[-1].pages
+        most = 1 if most is None else most
+        between = space.extents(max(region.first, page - most), page)  # what is in memory
+        first = between[-1].page + between[-1].pages if between else region.first
+        last = min(space.at(page)[1], region.stop)
+        first, count = self.file.stretch(base + page, most, range(base + first, base + last))
+        first -= base
+        last = first + count
         if memory.available < last - first:
             first = page  # pages are scarce: those asked for come first
         transfer = memory.begin_read(region, first, last, memory.home(thread, region))

@@ -298,9 +298,9 @@ def test_a_read_is_no_larger_than_its_limit_and_stops_at_what_is_in_memory() -> 
 
 
 def test_where_memory_is_scarce_a_read_begins_with_what_was_asked_for() -> None:
-    box = Box(4, memory=2, slots=4, limit=4)
-    box.write(0, 1)
-    box.write(2, 3)
+    box = Box(6, memory=2, slots=6)
+    for pages in ((0, 1), (2, 3), (4, 5)):
+        box.write(*pages)
     assert box.do(box.touch(3, write=False)) == [None]
     assert box.transfers("Read") == [(3, 1)]
 

@@ -24,7 +24,7 @@ from uuid import UUID
 
 from attrs import evolve, frozen
 
-from ntlab_whea.wire import NO_GUID, U8, U16, U32, U64, FormatError, Guid, layout, pack, peek, size, unpack
+from ntlab.formats.wire import NO_GUID, U8, U16, U32, U64, FormatError, Guid, layout, pack, peek, size, unpack
 
 REVISION_2008: Final = 0x0201
 REVISION_2008R2: Final = 0x0210
@@ -509,8 +509,11 @@ class Record:
     sections: tuple[Section, ...] = ()
 
 
-def _read_body(kind: UUID, data: bytes, at: int) -> tuple[Body | Raw, bytes]:
-    """The body and the tail of the section of type `kind` from byte `at` to the end of the data."""
+def read_body(kind: UUID, data: bytes, at: int = 0) -> tuple[Body | Raw, bytes]:
+    """The body and the tail of the section of type `kind` from byte `at` to the end of the data.
+
+    Raises CperError.
+    """
     if kind not in _BODIES:
         return Raw(kind, data[at:]), b""
     shortest, *longer = _BODIES[kind]
@@ -529,7 +532,7 @@ def encode(record: Record) -> bytes:
     for index, section in enumerate(record.sections):
         content = section.body.encode() + section.tail
         kind = section.body.type
-        if not content or _read_body(kind, content, 0) != (section.body, section.tail):
+        if not content or read_body(kind, content, 0) != (section.body, section.tail):
             raise CperError(
                 f"section {index}, {type(section.body).__name__} with a tail of {len(section.tail)} bytes",
                 expected="bytes that read back so: no Raw of a known type, no tail that makes a longer body",
@@ -576,7 +579,7 @@ def decode(data: bytes) -> Record:
             raise CperError(f"section {index} has {content} bytes", at=at, expected=f"1..{length - offset}")
         end += content
         kind, _ = peek(Section, "type", data, descriptor)
-        body, tail = _read_body(kind, data[:end], offset)
+        body, tail = read_body(kind, data[:end], offset)
         sections.append(unpack(Section, data, descriptor, CperError, body=body, tail=tail))
     if end != length:
         raise CperError(

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntlab.errors import UserError
-from ntlab_whea import wire
+from ntlab.formats import wire
 from ntlab_whea.cper import (
     BUS_CHECK,
     CACHE_CHECK,

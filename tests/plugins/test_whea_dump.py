@@ -10,11 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntlab.errors import UnknownNameError, UserError
-from ntlab_whea import cper, wire
-from ntlab_whea.cper import CperError, Record, Section, Severity
-from ntlab_whea.dump import (
-    MACHINE_CHECK_EXCEPTION,
-    WHEA_UNCORRECTABLE_ERROR,
+from ntlab.formats import wire
+from ntlab.formats.minidump import (
     BugCheck,
     CrashDump,
     DumpError,
@@ -22,9 +19,11 @@ from ntlab_whea.dump import (
     SystemInfo,
     decode,
     encode,
-    fatal_record,
     system_info,
 )
+from ntlab_whea import cper
+from ntlab_whea.cper import CperError, Record, Section, Severity
+from ntlab_whea.dump import WHEA_UNCORRECTABLE_ERROR, fatal_record
 
 RECORD = Record(
     severity=Severity.FATAL,
@@ -151,7 +150,7 @@ def test_the_fatal_record_is_found_through_the_second_parameter() -> None:
 
 
 def test_there_is_no_record_where_the_crash_left_none() -> None:
-    assert fatal_record(crash(bug_check=BugCheck(MACHINE_CHECK_EXCEPTION, 0, ADDRESS))) is None
+    assert fatal_record(crash(bug_check=BugCheck(0x9C, 0, ADDRESS))) is None
     assert fatal_record(crash(memory=())) is None
     assert fatal_record(crash(memory=(Memory(ADDRESS + 1, b"x"),))) is None
 

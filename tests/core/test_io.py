@@ -28,7 +28,9 @@ from ntlab.machine import (
     IoPolicy,
     IoRequest,
     Layer,
+    Mailbox,
     Read,
+    Receive,
     Request,
     SeekCurve,
     Stage,
@@ -168,6 +170,51 @@ def test_erlang_c() -> None:
 def test_a_stage_needs_a_server() -> None:
     with pytest.raises(SimulationError, match="0 servers"):
         Stage(Engine(), int, print, 0)
+
+
+@given(st.lists(st.sampled_from(["put", "get"]), max_size=40))
+def test_a_mailbox_gives_each_message_once_and_in_order_to_receivers_in_order(asked: list[str]) -> None:
+    engine = Engine()
+    mailbox = Mailbox(engine)
+    received: list[tuple[int, int]] = []
+    puts = gets = 0
+    for what in asked:
+        if what == "put":
+            mailbox.put(puts)
+            puts += 1
+        else:
+            mailbox.get(lambda message, receiver=gets: received.append((receiver, message)))
+            gets += 1
+        assert len(received) == 0  # never inside the call
+    engine.run()
+    assert sorted(received) == [(k, k) for k in range(min(puts, gets))]
+    assert len(mailbox) == max(0, puts - gets)
+
+
+def test_threads_and_processes_play_ping_pong_by_mailboxes() -> None:
+    machine = boot(1)
+    there, back = Mailbox(machine.engine), Mailbox(machine.engine)
+    seen: list[tuple[int, int]] = []
+
+    def thread() -> Program:
+        for _ in range(3):
+            ball = yield Receive(there)
+            yield Compute(10)
+            back.put(ball + 1)
+
+    def process() -> Generator[None, int, None]:
+        ball = 0
+        for _ in range(3):
+            there.put(ball)
+            back.get(player.send)
+            ball = yield
+            seen.append((machine.engine.now, ball))
+
+    player = process()
+    machine.create_thread(machine.create_process("p"), thread())
+    machine.engine.at(100, player.send)
+    machine.run()
+    assert seen == [(110, 1), (120, 2), (130, 3)]
 
 
 def test_a_sweep_keeps_the_interrupts_of_an_instant_whose_other_event_is_cancelled() -> None:

@@ -21,7 +21,7 @@ from ntlab.machine.partitions import (
 from ntlab.machine.policy import IoPolicy, MemoryPolicy, PagingPolicy, SchedulerPolicy
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, Processor
-from ntlab.machine.stages import Stage
+from ntlab.machine.stages import Mailbox, Receive, Stage
 from ntlab.machine.threads import Compute, Process, Program, Request, RunOn, Session, Sleep, Thread
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Link",
     "Links",
     "Machine",
+    "Mailbox",
     "Memory",
     "MemoryPolicy",
     "Packet",
@@ -64,6 +65,7 @@ __all__ = [
     "Processor",
     "Program",
     "Read",
+    "Receive",
     "Region",
     "Release",
     "Request",

@@ -1,6 +1,6 @@
-"""Stations that work passes through: servers with a queue before them.
+"""What work passes through: stations with servers and a queue, and mailboxes.
 
-Everything here is plain callbacks on the engine; a customer is any object.
+Everything here is plain callbacks on the engine; a customer or message is any object.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from ntlab.engine import Engine
 from ntlab.errors import SimulationError
+from ntlab.machine.threads import Request, Thread
 
 
 class Stage:
@@ -78,4 +79,50 @@ class Stage:
             return time
         self._free.append(server)
         self._done(customer)
+        return None
+
+
+class Mailbox:
+    """Messages, first in first out, for receivers, first come first served.
+
+    A receiver is an action of the engine, a process's `send`, or a thread that asks by `Receive`. It gets
+    its message in an event of its own at the same instant, so neither side goes on inside the other's call.
+    """
+
+    __slots__ = ("_engine", "_messages", "_receivers")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._messages: deque[Any] = deque()
+        self._receivers: deque[Callable[[Any], Any]] = deque()
+
+    def __len__(self) -> int:
+        """How many messages nobody has asked for yet."""
+        return len(self._messages)
+
+    def put(self, message: Any) -> None:
+        """Send a message."""
+        if self._receivers:
+            self._engine.after(0, self._receivers.popleft(), message)
+        else:
+            self._messages.append(message)
+
+    def get(self, receiver: Callable[[Any], Any]) -> None:
+        """Call `receiver(message)` with the next message that nobody asked for before."""
+        if self._messages:
+            self._engine.after(0, receiver, self._messages.popleft())
+        else:
+            self._receivers.append(receiver)
+
+
+class Receive(Request):
+    """Wait for the next message of a mailbox. The program receives it."""
+
+    __slots__ = ("mailbox",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+
+    def perform(self, thread: Thread) -> int | None:
+        self.mailbox.get(lambda message: thread.machine.scheduler.wake(thread, message))
         return None

@@ -21,8 +21,10 @@ from ntlab.machine import (
     Disk,
     DiskModel,
     File,
+    Io,
     IoPolicy,
     IoRequest,
+    Layer,
     Machine,
     Packet,
     Post,
@@ -34,6 +36,7 @@ from ntlab.machine import (
 )
 from ntlab.machine.apcs import queue_apc
 from ntlab.machine.io import CANCELLED, COMPLETED, COMPLETING, PENDING, SUCCESS
+from ntlab.machine.ports import WR_QUEUE
 from ntlab.machine.threads import WAITING
 from ntlab.plugin import option, plugin
 from ntlab.quantities import GIB, Duration, Rate, Size
@@ -213,6 +216,7 @@ STEPS = st.lists(
         st.tuples(st.just("compute"), st.integers(0, 30)),
         st.tuples(st.just("sleep"), st.integers(0, 30)),
         st.tuples(st.just("read"), st.just(0)),
+        st.tuples(st.just("end"), st.just(0)),
     ),
     max_size=3,
 )
@@ -248,12 +252,14 @@ def test_invariants(
                 continue
             server.took(packet, "")
             for what, time in todo:
-                if what == "read":
+                if what == "end":
+                    return
+                elif what == "read":
                     reads.append((yield Read(file, 0, 512)))
                 else:
                     yield Compute(time) if what == "compute" else Sleep(time)
 
-    threads = [server.add(worker(todo)) for todo in steps]
+    threads = [server.add(worker(todo)) for todo in [[], *steps]]  # the first one stays whatever happens
     for key, time in enumerate(sorted(posts)):
         server.post(time, key)
 
@@ -316,13 +322,14 @@ def test_an_issuer_that_waits_costs_two_switches_in_2003(plan: str, switches: in
         packet = yield Dequeue(server.port)
         server.took(packet, "issuer")
 
-    server.add(issuer())
+    waiting = server.add(issuer())
     server.add(server.serve(1000))
     server.post(1000, 1)
     machine.run(1400)
     before = server.switches()
     machine.run(1900)
     assert server.switches() - before == switches
+    assert (waiting.waiting_for, waiting.wait_reason) == (server.port, WR_QUEUE)
     machine.run()
     # The final step's work came in between in 2003, and comes with the removal in 2008.
     assert server.taken == [(1000, "1", 1), (2003, "1", 9)]
@@ -376,6 +383,39 @@ def test_requests_die_with_their_issuer_in_2003_and_survive_in_2008() -> None:
 
     assert statuses("apc") == [(10, CANCELLED)]
     assert statuses("port") == [(503, SUCCESS)]
+
+
+class Slow(Layer):
+    """Keeps each request for a while."""
+
+    def dispatch(self, io: Io, request: IoRequest) -> None:
+        io.engine.after(100, io.pass_down, request)
+
+
+@plugin(name="small_transfers", summary="Splits.", release="ws2003")
+class SmallTransfers:
+    @hookimpl
+    def max_transfer(self, request: IoRequest) -> int:
+        return 512
+
+
+@pytest.mark.parametrize(("end", "reads"), [(50, 0), (150, 2)])
+def test_a_cancelled_request_ends_once_wherever_it_is(end: int, reads: int) -> None:
+    machine = boot(1, [IssuerCompletes(), SmallTransfers()])
+    server = Server(machine, threads=1)
+    disk = disk_of(machine, 100)
+    disk.attach(Slow())
+    file = File("file", disk, 0, 4096)
+    file.bind(server.port, 4)
+
+    def issuer() -> Program:
+        yield Read(file, 0, 1024)
+        yield Compute(end)
+
+    server.add(issuer())
+    machine.run()
+    assert server.taken == [(end, "0", 4)]
+    assert (disk.reads, machine.io.pending) == (reads, 0)  # what the device has begun it finishes
 
 
 # -- APCs

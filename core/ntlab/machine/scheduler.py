@@ -215,10 +215,15 @@ class Scheduler:
         self._requeue(processor, thread)
         self._run_next(processor, thread)
         self._plan(processor)
-        if self.idle_mask & thread.affinity and thread.state == READY:
-            # What preempted it may not run on the processors that are idle, but it may.
+        if self.idle_mask:
+            self._use_idle(thread)
+
+    def _use_idle(self, thread: Thread) -> None:
+        """A thread has lost its processor to one that may not run on the idle processors; perhaps it may."""
+        idle = self.idle_mask & thread.affinity
+        if idle and thread.state == READY:
             self._withdraw(thread)
-            self._start_on_idle(thread, self.idle_mask & thread.affinity)
+            self._start_on_idle(thread, idle)
 
     def _requeue(self, processor: Processor, thread: Thread) -> None:
         thread.state = READY
@@ -485,6 +490,8 @@ class Scheduler:
                 if processor.queue.summary >> (thread.priority + 1):
                     self._requeue(processor, thread)
                     self._run_next(processor, thread)
+                    if self.idle_mask:
+                        self._use_idle(thread)
                     thread = processor.thread
                     continue
             if thread.remaining or processor.since > now:
@@ -562,6 +569,8 @@ class Scheduler:
                 queue.levels[priority].append(thread)
                 queue.summary |= 1 << priority
                 self._run_next(processor, thread)
+                if self.idle_mask:
+                    self._use_idle(thread)
 
     def _ended(self, thread: Thread) -> None:
         if self._trace_end is not None:

@@ -46,8 +46,8 @@ class Contention:
         minimum=0,
     )
 
-    _guests: list[tuple[Partition, SpinLock]] = state(list)
-    _waits: list[int] = state(list)
+    guests: list[tuple[Partition, SpinLock]] = state(list)
+    waits: list[int] = state(list)
 
     def start(self, machine: Machine) -> None:
         machine.partitions.hypercall_cost = self.hypercall
@@ -57,14 +57,14 @@ class Contention:
             )
             guest = partition.machine
             lock = guest.create_lock("contended", self.discipline)
-            self._guests.append((partition, lock))
+            self.guests.append((partition, lock))
             process = guest.create_process("contender")
             for index in range(self.processors):
                 chance = guest.streams.stream("enlightened_spinlocks.contention", str(index))
                 guest.create_thread(process, self._program(guest, lock, chance), affinity=1 << index)
 
     def _program(self, guest: Machine, lock: SpinLock, chance: Random) -> Program:
-        engine, waits = guest.engine, self._waits
+        engine, waits = guest.engine, self.waits
         acquire, hold, release = Acquire(lock), Compute(self.hold), Release(lock)
         think = 1 / self.think
         tired = (self.hold + self.think) / self.awake
@@ -81,16 +81,16 @@ class Contention:
 
     def measure(self, machine: Machine) -> list[Metric]:
         seconds = machine.engine.now / SECOND
-        processors = [vp for partition, _ in self._guests for vp in partition.processors]
+        processors = [vp for partition, _ in self.guests for vp in partition.processors]
         run_time = sum(vp.run_time for vp in processors)
         spun = sum(
             lock.spin_time + sum(lock.spun(waiter.thread) for waiter in lock.waiters)
-            for _, lock in self._guests
+            for _, lock in self.guests
         )
-        waits = sorted(self._waits) or [0]
+        waits = sorted(self.waits) or [0]
         return [
             Metric("spinning_share", spun / run_time),
-            Metric("throughput", sum(lock.acquisitions for _, lock in self._guests) / seconds, "1/s"),
+            Metric("throughput", sum(lock.acquisitions for _, lock in self.guests) / seconds, "1/s"),
             Metric("wait_mean", sum(waits) / len(waits), "ns"),
             Metric("wait_p99", waits[(len(waits) * 99 - 1) // 100], "ns"),
             Metric("wait_p999", waits[(len(waits) * 999 - 1) // 1000], "ns"),

@@ -50,12 +50,6 @@ class Wanderers:
     _homes: list[tuple[int, Region]] = state(list)
 
     def start(self, machine: Machine) -> None:
-        if not machine.memory.installed:
-            raise UserError(
-                f"the machine {machine.tables.name!r} has no memory",
-                where="hardware",
-                expected="nodes with memory",
-            )
         process = machine.create_process("wanderers")
         threads: list[Thread] = []
         for number in range(self.threads or machine.tables.processors):

@@ -43,6 +43,7 @@ from ntlab.machine.extents import (
     Transfer,
 )
 from ntlab.machine.policy import MemoryPolicy
+from ntlab.quantities import GIB
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 ALLOCATION_GRANULARITY = 65536
 """Regions begin at multiples of this many bytes of address space."""
+UNSTATED_MEMORY = 4 * GIB
+"""Bytes of each node where the description of the machine says nothing of memory: a guess."""
 
 ALLOCATE = event_type("Lab-Numa", "Allocate", "pid home node frame page pages")
 REPURPOSE = event_type("Lab-Memory", "Repurpose", "node frame pages priority")
@@ -234,10 +237,10 @@ class Memory:
         policy = hooks.memory_policy(machine) if hooks.memory_policy is not None else None
         self.policy: MemoryPolicy = policy if policy is not None else MemoryPolicy()
         self.granularity = -(-ALLOCATION_GRANULARITY // self.policy.page_size)
-        tables = machine.tables
+        sizes = machine.tables.node_memory
         self.nodes: list[NodeMemory] = []
         first = 0
-        for index, size in enumerate(tables.node_memory):
+        for index, size in enumerate(sizes if any(sizes) else [UNSTATED_MEMORY] * len(sizes)):
             node = NodeMemory(index, first, size // self.policy.page_size)
             self.nodes.append(node)
             first += node.installed
@@ -502,7 +505,8 @@ class Memory:
     def begin_write(self, extents: Iterable[Extent]) -> Transfer:
         """Modified extents are about to be written: they are in transition, and count as unchanged.
 
-        A page that is touched meanwhile becomes active again and leaves the transfer.
+        From now on the backing must hold them. A page that is touched meanwhile leaves the transfer for its
+        working set; if it is only read it is not written again, if it is changed the backing is told.
         """
         chosen = list(extents)
         for extent in chosen:

@@ -1,0 +1,182 @@
+"""N4 and N5: the claims, that they fail without the mechanism, and the rules by themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ntlab
+from builders import boot
+from ntlab.errors import UserError
+from ntlab.hooks import Mode
+from ntlab.machine import Machine, RunOn, Touch
+from ntlab.topology import Tables, Topology, load
+from ntlab_numa_home import NumaHome
+from ntlab_numa_home.workloads import Wanderers
+from ntlab_ws2003 import Ws2003
+
+HWLOC = Path(__file__).parents[3] / "shared" / "data" / "hwloc"
+
+
+def flat(nodes: int, *, memory: int = 1 << 24) -> Tables:
+    """Nodes of one processor each, in a ring: the farther, the slower."""
+    topology = Topology("ring")
+    for _ in range(nodes):
+        topology.add_processor(topology.add_core(topology.add_node(memory=memory)))
+    topology.latency_ns = [
+        [100 + 50 * min((n - m) % nodes, (m - n) % nodes) for m in range(nodes)] for n in range(nodes)
+    ]
+    return topology.freeze()
+
+
+def measure(
+    tables: Tables,
+    plugins: Sequence[object],
+    *,
+    seed: int = 1,
+    hooks: Mode = "direct",
+    trace: bool = False,
+    **options: Any,
+) -> tuple[dict[str, float], Machine]:
+    machine = boot(plugins=plugins, tables=tables, seed=seed, hooks=hooks, trace=trace)
+    workload = Wanderers(**options)
+    workload.start(machine)
+    machine.run()
+    machine.memory.check()
+    assert not machine.threads
+    return {metric.name: metric.value for metric in workload.measure(machine)}, machine
+
+
+def judge(name: str, **change: str) -> dict[str, bool]:
+    """Which claims of a shipped experiment hold; `change` overrides the plugin's options in all arms."""
+    result = ntlab.run(name, set={f"numa_home.{option}": value for option, value in change.items()})
+    return {found.claim.id: found.holds for found in result.claims}
+
+
+EXPECTED = {
+    "numa-home": {"numa-home-invariant", "numa-home-latency"},
+    "numa-fallback": {
+        "numa-fallback-near",
+        "numa-fallback-displaces",
+        "numa-fallback-latency",
+        "numa-fallback-invariant",
+    },
+    "numa-moved": {"numa-moved-remote", "numa-moved-latency"},
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_claims_hold_and_fail_without_the_mechanism(name: str) -> None:
+    claims = judge(name)
+    assert all(claims.values()), claims
+    neutral = judge(name, allocation="current", fallback="any")
+    assert {claim for claim, holds in neutral.items() if not holds} == EXPECTED[name]
+
+
+def test_each_rule_carries_its_own_claims() -> None:
+    without_nearest = judge("numa-fallback", fallback="any")
+    assert not without_nearest["numa-fallback-near"]
+    assert not without_nearest["numa-fallback-displaces"]
+    assert not without_nearest["numa-fallback-latency"]
+    without_home = judge("numa-fallback", allocation="current")
+    assert not without_home["numa-fallback-latency"]
+    assert not without_home["numa-fallback-invariant"]
+
+
+# -- closed forms -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=10, deadline=None)
+@given(away=st.floats(0, 1), seed=st.integers(0, 99))
+def test_latency_is_the_mean_over_where_the_pages_are(away: float, seed: int) -> None:
+    """Before: remote share and latency follow from where each thread was, which the trace tells."""
+    tables = flat(5)
+    measured, machine = measure(tables, [Ws2003()], seed=seed, trace=True, away=away, bursts=4, burst=8)
+    pages: Counter[tuple[int, int]] = Counter()
+    homes = {thread: node for node, thread in enumerate(sorted(tids(machine)))}
+    for record in machine.tracer.records("PageFault/DemandZeroFault"):
+        pages[homes[int(record["tid"])], int(record["node"])] += int(record["pages"])
+    total = sum(pages.values())
+    assert total == 5 * 4 * 8
+    remote = sum(count for (home, node), count in pages.items() if home != node)
+    assert measured["remote_share"] == measured["stranded_share"] == remote / total
+    mean = sum(count * tables.latency[home][node] for (home, node), count in pages.items()) / total
+    assert measured["latency"] == pytest.approx(mean, rel=1e-6)
+    ideal, _ = measure(tables, [Ws2003(), NumaHome()], seed=seed, away=away, bursts=4, burst=8)
+    assert (ideal["remote_share"], ideal["latency"]) == (0, 100)
+
+
+def tids(machine: Machine) -> set[int]:
+    """The workload's threads. Their ideal processors go round from node 0."""
+    return {
+        int(record["tid"])
+        for record in machine.tracer.records("Thread/Start")
+        if str(record["name"]).startswith("wanderers")
+    }
+
+
+def test_overflow_fills_the_nodes_by_distance() -> None:
+    tables = flat(7, memory=1 << 20)  # 256 pages a node
+    machine = boot(plugins=[Ws2003(), NumaHome()], tables=tables)
+    process = machine.create_process("big")
+    region = machine.memory.space(process).allocate(1000)
+    assert region is not None
+    machine.create_thread(process, iter([RunOn(1 << 5), Touch(region, accesses=0)]), ideal=2)
+    machine.run()
+    assert region.pages_by_node() == {2: 256, 1: 256, 3: 256, 0: 232}
+
+
+def test_a_single_node_has_nothing_remote() -> None:
+    for plugins in ([Ws2003()], [Ws2003(), NumaHome()]):
+        measured, _ = measure(flat(1), plugins, away=1.0)
+        assert (measured["remote_share"], measured["stranded_share"], measured["latency"]) == (0, 0, 100)
+
+
+# -- options ----------------------------------------------------------------------------------------------
+
+
+def test_switched_off_it_changes_nothing() -> None:
+    tables = load("opteron-4s").freeze()
+
+    def digest(*plugins: object) -> str:
+        _, machine = measure(tables, [Ws2003(), *plugins], trace=True, starved=0.2)
+        return machine.tracer.digest()
+
+    neutral = NumaHome(allocation="current", fallback="any")
+    assert digest() == digest(neutral) == digest(NumaHome(processor_limit=7)) != digest(NumaHome())
+
+
+def test_both_ways_of_calling_hooks_give_the_same_trace() -> None:
+    tables = load("opteron-4s").freeze()
+    modes: tuple[Mode, ...] = ("direct", "plain")
+    digests = {
+        measure(tables, [Ws2003(), NumaHome()], trace=True, hooks=mode, starved=0.2)[1].tracer.digest()
+        for mode in modes
+    }
+    assert len(digests) == 1
+
+
+def test_mistakes_are_named() -> None:
+    tables = load("opteron-4s").freeze()
+    with pytest.raises(UserError, match="headroom"):
+        measure(tables, [Ws2003()], starved=0.1, headroom=1.0)
+    with pytest.raises(UserError, match="memory is full"):
+        measure(flat(2, memory=1 << 20), [Ws2003(paging_file=0)], bursts=10)
+    with pytest.raises(ValueError, match="out of range"):
+        NumaHome(processor_limit=-1)
+
+
+@pytest.mark.skipif(not HWLOC.is_dir(), reason="the real descriptions are not here")
+@pytest.mark.parametrize("file", sorted(HWLOC.glob("*.xml")), ids=lambda file: file.stem)
+def test_it_runs_on_real_machines(file: Path) -> None:
+    tables = load(str(file)).freeze()
+    before, _ = measure(tables, [Ws2003()], away=0.4, bursts=4)
+    after, _ = measure(tables, [Ws2003(), NumaHome()], away=0.4, bursts=4)
+    assert after["remote_share"] == 0
+    assert (before["remote_share"] > 0.2) == (tables.nodes > 1)

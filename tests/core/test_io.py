@@ -271,10 +271,10 @@ def test_random_transfers_reach_the_computed_throughput(preset: str, size: int, 
 
 def test_only_the_next_sector_needs_neither_seek_nor_rotation() -> None:
     disk = boot(1).io.create_disk("disk", preset="sas15k")
-    transfers(disk, (0, 4096), (4096, 4096), (4096, 4096))
+    transfers(disk, (0, 4096), (4096, 4096), (8192, 4096), (8192, 4096))
     moved = 4096 * SECOND // 100_000_000
     assert disk.seeks == 1
-    assert disk.machine.engine.now == 3 * moved + 2 * MILLISECOND  # the same cylinder: half a turn, no seek
+    assert disk.machine.engine.now == 4 * moved + 2 * MILLISECOND  # the same cylinder: half a turn, no seek
 
 
 def test_rotation_is_drawn_from_the_disks_own_stream() -> None:

@@ -483,8 +483,11 @@ def test_at_dispatch_level_an_apc_waits() -> None:
         seen.append(("end", machine.engine.now))
 
     thread = machine.create_thread(machine.create_process("p"), program())
+    began: list[bool] = []
+    machine.engine.at(10, lambda _: queue_apc(thread, 0, lambda _: began.append(lock.holder is None)))
     machine.engine.at(10, lambda _: queue_apc(thread, 5, lambda _: seen.append(("apc", machine.engine.now))))
     machine.run()
+    assert began == [True]
     assert seen == [("apc", 105), ("end", 205)]
 
 

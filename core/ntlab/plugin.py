@@ -14,6 +14,7 @@ touches pluggy or cattrs: a class described so is an ordinary attrs class that c
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Literal, TypeVar, dataclass_transform
 
 import attrs
@@ -40,7 +41,8 @@ class PluginInfo:
     """What ntlab knows of a plugin class before it is built.
 
     `release` is the first release that has the feature; `ledger` the rows it provides; `requires`,
-    `conflicts`, `after` and `before` name other plugins.
+    `conflicts`, `after` and `before` name other plugins; `hookspecs` are modules that specify hooks of its
+    own, which plugins that require it may answer.
     """
 
     name: str
@@ -52,6 +54,7 @@ class PluginInfo:
     after: tuple[str, ...]
     before: tuple[str, ...]
     workloads: tuple[type, ...]
+    hookspecs: tuple[ModuleType, ...]
     cls: type
 
 
@@ -102,6 +105,7 @@ def plugin(
     after: tuple[str, ...] = (),
     before: tuple[str, ...] = (),
     workloads: tuple[type, ...] = (),
+    hookspecs: tuple[ModuleType, ...] = (),
 ) -> Callable[[type[T]], type[T]]:
     """Make a class a plugin. Its fields are its options, its `@hookimpl` methods what it answers."""
     if release not in RELEASES:
@@ -119,6 +123,7 @@ def plugin(
             after=after,
             before=before,
             workloads=workloads,
+            hookspecs=hookspecs,
             cls=built,
         )
         return built
@@ -157,6 +162,11 @@ def workload_info(subject: object) -> WorkloadInfo:
     if not isinstance(info, WorkloadInfo):
         raise PluginError("is not a workload: its class has no @ntlab.workload", plugin=cls.__qualname__)
     return info
+
+
+def renewed(plugin: Any) -> object:
+    """A new instance of a plugin with the same options, for another machine."""
+    return attrs.evolve(plugin)
 
 
 def options_of(cls: type) -> list[attrs.Attribute[Any]]:

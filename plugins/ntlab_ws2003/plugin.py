@@ -5,6 +5,7 @@ from __future__ import annotations
 from ntlab.hooks import hookimpl
 from ntlab.machine import Machine
 from ntlab.plugin import plugin
+from ntlab_ws2003.errors import HardwareErrorHandling
 from ntlab_ws2003.io import InputOutput
 from ntlab_ws2003.memory import MemoryManagement
 from ntlab_ws2003.paging import PageWriting
@@ -17,7 +18,7 @@ from ntlab_ws2003.scheduling import Scheduling
     release="ws2003",
     ledger=("N1",),
 )
-class Ws2003(Scheduling, InputOutput, MemoryManagement, PageWriting):
+class Ws2003(Scheduling, InputOutput, MemoryManagement, PageWriting, HardwareErrorHandling):
     """Windows Server 2003 as far as the features need it.
 
     A mixin answers its domain's hooks itself. Only the hooks of a machine's life concern several domains:

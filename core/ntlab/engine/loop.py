@@ -124,6 +124,15 @@ class Engine:
         if cancelled > 512 and cancelled > self._live:
             self._sweep()
 
+    def clear(self) -> None:
+        """Make nothing that is scheduled happen."""
+        for event in self._scheduled():
+            event[1] = event[2] = None
+        self._events.clear()
+        self._special.clear()
+        self._times.clear()
+        self._cancelled = self._live = 0
+
     def _sweep(self) -> None:
         events = self._events
         live = 0

@@ -1,1 +1,1 @@
-"""Formats of the real world: `wire` declares structures of bytes, `minidump` is what a crash leaves behind."""
+"""Formats of the real world: `wire` declares structures of bytes, `minidump` is what a crash leaves."""

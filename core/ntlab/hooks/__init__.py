@@ -23,6 +23,6 @@ __all__ = [
 
 def specifications() -> list[ModuleType]:
     """The modules that specify the built-in hooks."""
-    from ntlab.hooks import io, lifecycle, locks, memory, paging, scheduling, virtualization
+    from ntlab.hooks import errors, io, lifecycle, locks, memory, paging, scheduling, virtualization
 
-    return [lifecycle, locks, scheduling, io, memory, paging, virtualization]
+    return [lifecycle, locks, scheduling, io, memory, paging, errors, virtualization]

@@ -162,6 +162,13 @@ def _live(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callabl
         machine.boot()
         parts.workload.start(machine)
         machine.run(job.duration)
+        while machine.crash is not None and hasattr(parts.workload, "restart"):
+            # A crash ends a machine; a workload that wants to go on after it boots the next one.
+            again = parts.workload.restart(machine)
+            if again is None:
+                break
+            machine = again
+            machine.run(job.duration)
         machine.stop()
         return seen(machine)
     except NtlabError:

@@ -1,8 +1,10 @@
 """The general mechanisms of a kernel. Every decision is asked of plugins through hooks."""
 
 from ntlab.machine.accesses import Allocate, Free, Tally, Touch
+from ntlab.machine.crashes import Crash, LoggedEvent, NonVolatile
 from ntlab.machine.disks import PRESETS, Disk, DiskModel, SeekCurve
 from ntlab.machine.extents import Extent
+from ntlab.machine.hardware_errors import Component, ErrorSource, HardwareError, LatchedError
 from ntlab.machine.io import Device, File, Io, IoRequest, Layer, Read, Write
 from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.locks import Acquire, Release, SpinLock
@@ -34,26 +36,33 @@ __all__ = [
     "Allocate",
     "Backing",
     "CompletionPort",
+    "Component",
     "Compute",
+    "Crash",
     "Dequeue",
     "Device",
     "Disk",
     "DiskModel",
+    "ErrorSource",
     "Extent",
     "File",
     "Flow",
     "FlushModifiedList",
     "Free",
+    "HardwareError",
     "Io",
     "IoPolicy",
     "IoRequest",
+    "LatchedError",
     "Layer",
     "Link",
     "Links",
+    "LoggedEvent",
     "Machine",
     "Mailbox",
     "Memory",
     "MemoryPolicy",
+    "NonVolatile",
     "Packet",
     "Paging",
     "PagingFile",

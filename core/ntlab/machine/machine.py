@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ntlab.engine import Engine, Streams
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import HookManager, Mode, bind, specifications
+from ntlab.machine.crashes import BUG_CHECK, RESTART, Crash, MachineStopped, NonVolatile, dump_of, signed
+from ntlab.machine.hardware_errors import HardwareErrors, LatchedError
 from ntlab.machine.interrupts import Interrupts
 from ntlab.machine.io import Io
 from ntlab.machine.locks import Discipline, Locks, SpinLock
@@ -17,8 +19,9 @@ from ntlab.machine.partitions import Partition, Partitions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.threads import Process, Program, Session, Thread
-from ntlab.plugin import plugin_info
+from ntlab.plugin import RELEASES, plugin_info, renewed
 from ntlab.tracing import Tracer
+from ntlab.tracing.records import stable_id
 
 if TYPE_CHECKING:
     from ntlab.topology import Tables
@@ -30,7 +33,10 @@ class Machine:
     `tables` is its frozen hardware; `plugins` are instances, the most basic first: a later one is asked
     before an earlier one. Machines that share an `engine` share their time, as a host and its child
     partitions do; `partition` is the child partition that it is in, or None. A machine is booted once and
-    runs once; a second run is a new machine.
+    runs once; a second run is a new machine. So is what runs after a crash: see `restart`.
+
+    `release` is the latest that its plugins belong to, `architecture` that of its kernel, `nonvolatile` what
+    its next boot will find, and `crash` the bug check that ended it, or None.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Machine:
         engine: Engine | None = None,
         name: str = "machine",
         partition: Partition | None = None,
+        nonvolatile: NonVolatile | None = None,
     ) -> None:
         self.tables = tables
         self.plugins = tuple(plugins)
@@ -57,8 +64,17 @@ class Machine:
         for module in specifications():
             self.manager.add_hookspecs(module)
         for plugin in self.plugins:
+            for module in plugin_info(plugin).hookspecs:
+                self.manager.add_hookspecs(module)
+        for plugin in self.plugins:
             self.manager.register(plugin, plugin_info(plugin).name)
         self.hooks: Any = bind(self.manager, mode=hooks)
+        releases = [plugin_info(plugin).release for plugin in self.plugins]
+        self.release = max(releases, key=RELEASES.index, default="ws2003")
+        kernel = self.hooks.architecture(self) if self.hooks.architecture is not None else None
+        self.architecture: str = kernel if kernel is not None else "x64"
+        self.nonvolatile = nonvolatile if nonvolatile is not None else NonVolatile()
+        self.crash: Crash | None = None
         policy = self.hooks.scheduler_policy(self) if self.hooks.scheduler_policy is not None else None
         self.scheduler = Scheduler(self, tables.node_of, policy if policy is not None else SchedulerPolicy())
         self.processors = self.scheduler.processors
@@ -69,11 +85,13 @@ class Machine:
         self.memory = Memory(self)
         self.paging = create_paging(self)
         self.partitions = Partitions(self)
+        self.hardware_errors = HardwareErrors(self)
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
         self._next_id = 4
         self._booted = False
+        self._left_in_registers: list[LatchedError] = []
 
     # -- life --------------------------------------------------------------------------------------------
 
@@ -84,15 +102,70 @@ class Machine:
         self._booted = True
         if self.engine.idle_work is None:
             self.engine.idle_work = self.tracer.flush
+        self.hardware_errors.start(self._left_in_registers)
         if self.hooks.machine_booted is not None:
             self.hooks.machine_booted(self)
         return self
 
     def run(self, until: int | None = None) -> int:
-        """Let time pass up to `until` ns, or until nothing happens any more. Returns the time reached."""
+        """Let time pass up to `until` ns, or until nothing happens any more, or until the machine crashes.
+
+        Returns the time reached.
+        """
         if not self._booted:
             raise SimulationError(f"{self.name} runs before it is booted")
-        return self.engine.run(until)
+        if self.crash is not None:
+            raise SimulationError(f"{self.name} runs after bug check {self.crash.code:#x}")
+        try:
+            return self.engine.run(until)
+        except MachineStopped:
+            self.engine.clear()
+            return self.engine.now
+
+    def bug_check(self, code: int, p1: int = 0, p2: int = 0, p3: int = 0, p4: int = 0) -> NoReturn:
+        """Stop the machine for good: write the crash dump to its disk and leave the code that runs.
+
+        It may only be called in something that happens while the machine runs. The four parameters are 64-bit
+        words. Time stands still then; `restart` gives the machine that boots next.
+        """
+        if self.partition is not None:
+            raise SimulationError(f"bug check {code:#x} in the child partition {self.name} is not modelled")
+        self.crash = crash = Crash(code, (p1, p2, p3, p4), self.engine.now)
+        answers = self.hooks.crash_memory(self, crash) if self.hooks.crash_memory is not None else []
+        dump = dump_of(self, crash, [memory for answer in answers for memory in answer])
+        if self.nonvolatile.keeps_dumps:
+            self.nonvolatile.dumps.append(dump)
+        trace = self.tracer.emitter(BUG_CHECK)
+        if trace is not None:
+            trace((crash.time, BUG_CHECK.id, code, *map(signed, crash.parameters), len(dump)))
+        if self.hooks.bug_checked is not None:
+            self.hooks.bug_checked(self, crash)
+        raise MachineStopped
+
+    def restart(self, after: int) -> Machine:
+        """The machine that boots `after` ns after this one crashed, on the same hardware, time going on.
+
+        It has new instances of the plugins with the same options, random streams of its own, and this one's
+        non-volatile memory. What error registers held at the crash, they hold still.
+        """
+        if self.crash is None:
+            raise SimulationError(f"{self.name} is restarted without having crashed")
+        self.engine.run(self.engine.now + after)
+        again = Machine(
+            self.tables,
+            [renewed(plugin) for plugin in self.plugins],
+            seed=stable_id(f"{self.streams.seed}/restart"),
+            tracer=self.tracer,
+            hooks=self.hook_mode,
+            engine=self.engine,
+            name=self.name,
+            nonvolatile=self.nonvolatile,
+        )
+        again._left_in_registers = self.hardware_errors.latched
+        trace = self.tracer.emitter(RESTART)
+        if trace is not None:
+            trace((self.engine.now, RESTART.id, self.crash.time))
+        return again.boot()
 
     def stop(self) -> None:
         """The machine will run no more: let plugins account for what is open."""
@@ -207,13 +280,16 @@ class Machine:
             r"System\Processor Queue Length": float(self.scheduler.ready_count),
             r"Processor(_Total)\% Processor Time": 100 * busy / total,
             r"Processor(_Total)\Interrupts/sec": sum(p.interrupts for p in self.processors) / seconds,
-            r"Processor(_Total)\% Interrupt Time": 100 * sum(p.interrupt_time for p in self.processors) / total,
+            r"Processor(_Total)\% Interrupt Time": 100
+            * sum(p.interrupt_time for p in self.processors)
+            / total,
             r"Processor(_Total)\DPCs Queued/sec": sum(p.dpcs for p in self.processors) / seconds,
             r"Processor(_Total)\% DPC Time": 100 * sum(p.dpc_time for p in self.processors) / total,
             **self.memory.counters(),
             **(self.paging.counters() if self.paging is not None else {}),
             **self.io.counters(),
             **self.partitions.counters(),
+            **self.hardware_errors.counters(),
         }
 
 

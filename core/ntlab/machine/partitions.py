@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -26,6 +26,7 @@ from ntlab.engine import FOREVER, Event
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.processors import Processor
 from ntlab.machine.threads import READY, RUNNING, WAITING, Compute, Program, Request, Thread
+from ntlab.plugin import renewed
 from ntlab.quantities import GIB, MICROSECOND, SECOND
 from ntlab.topology import Tables, Topology
 from ntlab.tracing import event_type
@@ -314,7 +315,7 @@ class Partitions:
         partition = Partition(host, len(self.children) + 2, name)  # the root partition is number 1
         partition.spin_attempts = self._spin_attempts(partition)
         if plugins is None:
-            plugins = [_again(plugin) for plugin in host.plugins]
+            plugins = [renewed(plugin) for plugin in host.plugins]
         partition.machine = machine = type(host)(
             _hardware(host.tables, name, processors, memory),
             plugins,
@@ -386,11 +387,6 @@ class Partitions:
             found[rf"{of}\Long Spin Wait Hypercalls/sec"] = sum(vp.long_spin_waits for vp in vps) / seconds
             found[rf"{of}\Logical Processor Migrations/sec"] = sum(vp.migrations for vp in vps) / seconds
         return found
-
-
-def _again(plugin: Any) -> object:
-    """A new instance of a plugin with the same options."""
-    return attrs.evolve(plugin)
 
 
 def _follow(processor: Processor, old: Thread | None, new: Thread | None) -> None:

@@ -1,0 +1,44 @@
+"""What a kernel decides about hardware errors and about crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ntlab.hooks.markers import hookspec, observer
+
+if TYPE_CHECKING:
+    from ntlab.machine.crashes import Crash
+    from ntlab.machine.hardware_errors import ErrorSource, LatchedError
+    from ntlab.machine.machine import Machine
+
+
+@hookspec(firstresult=True)
+def error_sources(machine: Machine) -> Sequence[ErrorSource] | None:
+    """The error sources that the kernel listens to. Asked once, at boot, before `machine_booted`.
+
+    2003: machine check exceptions and non-maskable interrupts. None everywhere: nobody learns of an error.
+    """
+
+
+@hookspec(firstresult=True)
+def hardware_error(machine: Machine, latched: LatchedError) -> bool | None:
+    """An error source has signalled: the kernel handles what its registers hold, which are clear now.
+
+    Asked at the instant of an exception or a non-maskable interrupt, in the service routine of an interrupt,
+    and when a polled source is looked at. May call `machine.bug_check`. True: it is dealt with. 2003: bug
+    check. None everywhere: the error is passed over.
+    """
+
+
+@hookspec
+def crash_memory(machine: Machine, crash: Crash) -> Sequence[tuple[int, bytes]] | None:
+    """Memory that belongs into the crash dump, as virtual addresses and bytes. 2003: none.
+
+    Asked by a bug check. The ranges of all answers together must not overlap.
+    """
+
+
+@observer
+def bug_checked(machine: Machine, crash: Crash) -> None:
+    """A machine has crashed and its dump is written. It does nothing any more."""

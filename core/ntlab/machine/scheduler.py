@@ -625,7 +625,7 @@ class Scheduler:
         thread = processor.thread
         if thread is None:
             return
-        if processor.since < self.engine.now:  # else a DPC made it switch, and that is not over yet
+        if processor.since < self.engine.now:  # else it was amid a switch, and that is not over yet
             processor.since = self.engine.now
             if not self._by_tick:
                 processor.ticked = self.engine.now

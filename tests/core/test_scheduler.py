@@ -264,6 +264,8 @@ def test_a_limit_of_zero_holds_a_thread_until_it_is_released() -> None:
     machine.engine.at(70, lambda _: machine.scheduler.release(held))
     machine.run()
     assert switches(machine) == [(0, 0, "a"), (50, 0, ""), (70, 0, "b"), (120, 0, "")]
+    # It was not ready while it was held back: that is no starvation.
+    assert [int(r["new_ready_time"]) for r in machine.tracer.records("Thread/CSwitch")] == [0, 50, 70, 120]
     with pytest.raises(SimulationError, match="not held back"):
         machine.scheduler.release(held)
 

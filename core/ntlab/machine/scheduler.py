@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ntlab.engine import FOREVER
+from ntlab.engine import FOREVER, Event
 from ntlab.errors import SimulationError
+from ntlab.machine.hotpath import plain_actions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.processors import NOMINAL, PRIORITIES, Processor, ReadyQueue
 from ntlab.machine.threads import HELD, READY, RUNNING, TERMINATED, WAITING, Compute, Thread
@@ -82,10 +83,12 @@ class Scheduler:
         self._trace_end = tracer.emitter(THREAD_END)
         # What the hot path need not look at: each saves a test or a call in every dispatch.
         self._noted = self._trace_switch is not None or self._on_switch is not None
-        self._plain_account = not self._by_tick and self._on_charge is None
-        self._plain_stretch = self._exact and self._run_limit is None
         self._at_once = False  # a program may go on within the present event
         self._selective = self._run_limit is not None  # whether the first ready thread may be refused
+        self.expired: Callable[[Processor], int | None] = self._expired
+        self.slept: Callable[[Thread], None] = self._slept
+        if self._exact and self._on_charge is None and self._run_limit is None:
+            self.expired, self.slept = plain_actions(self)
 
     @property
     def ready_count(self) -> int:
@@ -141,7 +144,7 @@ class Scheduler:
     def sleep(self, thread: Thread, duration: int, increment: int) -> None:
         """Arrange for a thread that is about to wait to be woken in `duration` ns."""
         thread.wake_increment = increment
-        self.engine.after(duration, self._slept, thread)
+        self.engine.after(duration, self.slept, thread)
 
     def _slept(self, thread: Thread) -> None:
         # Nothing else happens in this event, so the program may go on within it: that saves another one.
@@ -155,7 +158,14 @@ class Scheduler:
         """Make ready again a thread that a `run_limit` of 0 held back."""
         if thread.state != HELD:
             raise SimulationError(f"{thread!r} is released but not held back (state {thread.state})")
+        self._note_ready(thread)
         self._place(thread)
+
+    def _note_ready(self, thread: Thread) -> None:
+        """A thread that was held back is ready from now on."""
+        thread.ready_since = now = self.engine.now
+        if self._trace_ready is not None:
+            self._trace_ready((now, READY_THREAD.id, thread.id, 0))
 
     def _place(self, thread: Thread) -> None:
         """Start a ready thread on an idle processor, or preempt for it, or queue it."""
@@ -337,7 +347,9 @@ class Scheduler:
         if chosen is not None:
             if chosen.state == READY:
                 self._withdraw(chosen)
-            elif chosen.state != HELD:
+            elif chosen.state == HELD:
+                self._note_ready(chosen)
+            else:
                 raise SimulationError(f"choose_thread gave {chosen!r}, which is not ready")
         return chosen
 
@@ -420,13 +432,13 @@ class Scheduler:
             return
         if self._at_once and not thread.remaining and self._stretch(processor, thread) == self.engine.now:
             self._at_once = False
-            delay = self._expired(processor)
+            delay = self.expired(processor)
             if delay is not None:
-                processor.plan = self.engine.after(delay, self._expired, processor)
+                processor.plan = self.engine.after(delay, self.expired, processor)
             return
         end = self._stretch(processor, thread)
         if end is not None:
-            processor.plan = self.engine.at(end, self._expired, processor)
+            processor.plan = self.engine.at(end, self.expired, processor)
 
     def _settle(self, processor: Processor, thread: Thread) -> None:
         """Account for what the running thread did since it was last looked at."""
@@ -460,31 +472,29 @@ class Scheduler:
     def _expired(self, processor: Processor) -> int | None:
         """The planned end of a stretch: of the burst, of the turn, or of a limit.
 
-        Goes on until the processor has a thread with work to do, or none, so that any number of threads
-        that wait at once cost no recursion. Returns the length of the next stretch: the engine calls again
-        then, by the same event.
+        Returns the length of the next stretch: the engine calls again then, by the same event.
         """
         thread = processor.thread
         assert thread is not None
-        now = self.engine.now
         event = processor.plan
         processor.stepping = True
-        if self._plain_account and processor.speed == NOMINAL:
-            ran = now - processor.since
-            processor.since = now
-            thread.run_time += ran
-            thread.remaining -= ran
-            thread.quantum_left -= ran
-        else:
-            self._settle(processor, thread)
+        self._settle(processor, thread)
         if thread.remaining:
             if not thread.raised:
                 self._turn_over(processor, thread)
-                thread = processor.thread
         elif thread.spinning is not None:
             thread.remaining = self.machine.locks.still_spinning(thread)
+        return self._advance(processor, event)
+
+    def _advance(self, processor: Processor, event: Event | None) -> int | None:
+        """Advance programs until the processor has a thread with work to do, or none.
+
+        Any number of threads that wait at once cost no recursion. `event` is the one that this happens
+        in. Returns the length of the next stretch if that event shall end it, else plans it.
+        """
+        now = self.engine.now
         steps = 0
-        while thread is not None:
+        while (thread := processor.thread) is not None:
             if processor.preempt_pending and not thread.raised:
                 processor.preempt_pending = False
                 if processor.queue.summary >> (thread.priority + 1):
@@ -525,22 +535,11 @@ class Scheduler:
                     thread.port.thread_waits()
             thread.processor = None
             self._run_next(processor, thread)
-            thread = processor.thread
         processor.stepping = False
         if thread is None:
             processor.plan = None
         elif processor.plan is not event:  # something in between has cancelled the event that this call is
             self._plan(processor)
-        elif (
-            self._plain_stretch
-            and thread.quantum_left > 0
-            and processor.speed == NOMINAL
-            and not processor.level
-            and not thread.raised
-        ):
-            turn = thread.quantum_left
-            work = thread.remaining
-            return processor.since - now + (work if work < turn else turn)
         else:
             end = self._stretch(processor, thread)
             if end is not None:

@@ -227,7 +227,6 @@ class FairShare:
         share.start = start
         share.end = start + self.interval
         share.generation += 1
-        share.borrower = None
         if share.wake_up is not None:
             self._machine.engine.cancel(share.wake_up)
             share.wake_up = None

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from ntlab.errors import UserError
 from ntlab.machine import Compute, Machine, Program, Request, Sleep, Thread
-from ntlab.machine.threads import RUNNING
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import MILLISECOND, Duration
 
@@ -111,7 +110,8 @@ class Sessions:
         """Shares are parts of all processors' time, 0..1."""
         now = machine.engine.now
         capacity = len(machine.processors)
-        used = [sum(_run_time(thread, now) for thread in threads) / now for threads in self._members]
+        run_time = machine.scheduler.run_time
+        used = [sum(run_time(thread) for thread in threads) / now for threads in self._members]
         demands = [
             min(
                 self._each("demands", self.demands)[i] if self.demands else float(n),
@@ -134,13 +134,6 @@ class Sessions:
                     Metric(f"response_{i}", float(sorted(responses)[len(responses) * 95 // 100]), "ns")
                 )
         return metrics
-
-
-def _run_time(thread: Thread, now: int) -> int:
-    """How long a thread has run, the present stretch too."""
-    if thread.state != RUNNING or thread.processor is None:
-        return thread.run_time
-    return thread.run_time + max(0, now - thread.processor.since)
 
 
 def _check(name: str, values: Sequence[float], least: float, most: float) -> None:

@@ -17,14 +17,16 @@ def process_monitor(machine: Machine) -> str:
 
     Needs a tracer that keeps its records.
     """
-    ends = {record["irp"]: record["nt_status"] for record in machine.tracer.records("FileIo/OperationEnd")}
+    ended = machine.tracer.records("FileIo/OperationEnd")
+    ends = {int(record["irp"]): int(record["nt_status"]) for record in ended}
     rows = [COLUMNS]
     for record in machine.tracer.records("FileIo/Write"):
-        pid, flags, priority = int(record["pid"]), int(record["io_flags"]), int(record["priority"])
-        status = ends.get(record["irp"])
+        values = {name: int(value) for name, value in record.fields.items() if isinstance(value, int)}
+        status = ends.get(values["irp"])
         if status is None:
             continue
-        marks = ", ".join(name for bit, name in _FLAGS if flags & bit)
+        pid = values["pid"]
+        flags = ", ".join(name for bit, name in _FLAGS if values["io_flags"] & bit)
         rows.append(
             (
                 f"{record.time / 1e9:.7f}",
@@ -32,9 +34,9 @@ def process_monitor(machine: Machine) -> str:
                 str(pid),
                 "WriteFile",
                 str(record["file"]),
-                _RESULTS.get(int(status), f"{int(status):#010x}"),
-                f"Offset: {record['offset']:,}, Length: {record['io_size']:,}, I/O Flags: {marks}, "
-                f"Priority: {_PRIORITIES[priority]}",
+                _RESULTS.get(status, f"{status:#010x}"),
+                f"Offset: {values['offset']:,}, Length: {values['io_size']:,}, I/O Flags: {flags}, "
+                f"Priority: {_PRIORITIES[values['priority']]}",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]

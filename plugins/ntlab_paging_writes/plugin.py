@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from ntlab.hooks import hookimpl
 from ntlab.machine import Machine, Paging
 from ntlab.machine.paging import whole_pages
@@ -19,7 +17,7 @@ from ntlab_paging_writes.workloads import DirtyBursts
     summary="Large paging-file writes that take modified neighbours along.",
     release="ws2008",
     ledger=("M3", "M4"),
-    after=("ws2003",),
+    requires=("ws2003",),
     workloads=(DirtyBursts,),
 )
 class PagingWrites:
@@ -44,26 +42,26 @@ class PagingWrites:
         True, help="Whether a write goes near the slots of virtual neighbours that are in the file already."
     )
 
-    _window: int = attrs.field(init=False, repr=False, eq=False)
-    _most_read: int = attrs.field(init=False, repr=False, eq=False)
-
     @hookimpl
     def write_cluster_limit(self, machine: Machine) -> int:
-        limit = whole_pages(machine, self.max_cluster, "paging_writes.max_cluster")
-        self._window = whole_pages(machine, self.gather_window, "paging_writes.gather_window") or limit
-        self._most_read = whole_pages(machine, self.max_read, "paging_writes.max_read")
-        return limit
+        whole_pages(machine, self.max_read, "paging_writes.max_read")
+        whole_pages(machine, self.gather_window, "paging_writes.gather_window")
+        return whole_pages(machine, self.max_cluster, "paging_writes.max_cluster")
+
+    def _window(self, paging: Paging) -> int:
+        return self.gather_window // paging.page_size or paging.write_limit
 
     @hookimpl
     def write_cluster(self, paging: Paging, head: int, limit: int) -> Sequence[int] | None:
         if not self.gather_neighbours:
             return None
-        pages = paging.around(head, self._window, limit)
+        window = self._window(paging)
+        pages = paging.around(head, window, limit)
         if self.fill_cluster and len(pages) < limit:
             chosen = set(pages)
             for other in paging.modified():
                 if other not in chosen:
-                    more = [page for page in paging.around(other, self._window, limit) if page not in chosen]
+                    more = [page for page in paging.around(other, window, limit) if page not in chosen]
                     pages += more[: limit - len(pages)]
                     chosen.update(more)
                     if len(pages) == limit:
@@ -72,11 +70,11 @@ class PagingWrites:
 
     @hookimpl
     def place_cluster(self, paging: Paging, pages: Sequence[int]) -> tuple[int, int] | None:
-        """Near the neighbour that is nearest: where the pages would lie if the file were the address space."""
+        """Near the nearest neighbour: where the pages would lie if the file were the address space."""
         if not self.target_neighbours:
             return None
         slot_of, count = paging.file.slot_of, len(pages)
-        for distance in range(1, self._window):
+        for distance in range(1, self._window(paging)):
             wanted = None
             before = slot_of.get(pages[0] - distance)
             after = slot_of.get(pages[-1] + distance)
@@ -90,5 +88,5 @@ class PagingWrites:
         return None
 
     @hookimpl
-    def read_cluster(self) -> int:
-        return self._most_read
+    def read_cluster(self, paging: Paging) -> int:
+        return self.max_read // paging.page_size

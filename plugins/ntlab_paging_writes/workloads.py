@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
 import attrs
 
-from ntlab.errors import SimulationError
+from ntlab.errors import SimulationError, UserError
 from ntlab.machine import (
     Allocate,
     Extent,
@@ -15,7 +16,6 @@ from ntlab.machine import (
     Free,
     Machine,
     Paging,
-    Program,
     Region,
     Request,
     Thread,
@@ -72,7 +72,7 @@ class _Snapshot:
 
     time: int
     reads: int
-    pages: int
+    read_bytes: int
     seeks: int
 
 
@@ -85,17 +85,15 @@ class DirtyBursts:
     wants all memory comes and goes, and the processes read their ranges back, one after the other.
     """
 
-    processes: int = option(4, help="How many processes.", minimum=1, maximum=64)
+    processes: int = option(2, help="How many processes.", minimum=1, maximum=64)
     process_memory: Size = option(
-        Size(8 * MIB), help="Memory of each process.", minimum=64 * KIB, maximum=GIB
+        Size(4 * MIB), help="Memory of each process.", minimum=64 * KIB, maximum=GIB
     )
     burst: Size = option(Size(256 * KIB), help="How much is changed at one place.", minimum=4 * KIB)
     volume: float = option(
         2.5, help="How much each process changes, in times of its memory.", minimum=0.1, maximum=100
     )
-    trim_at: Share = option(
-        Share(0.25), help="Share of its memory that a process changes until it is trimmed."
-    )
+    trim_at: Share = option(Share(0.25), help="Share of its memory that a process changes before a trim.")
     trim_disorder: Share = option(
         Share(1.0),
         help="How far a page may leave the order of addresses when it is trimmed: 0 not at all, 1 anywhere.",
@@ -106,12 +104,13 @@ class DirtyBursts:
     _began: list[_Snapshot] = state(list)
     _ended: list[int] = state(list)
     _fragmentation: float = state(float)
+    _written: int = state(int)  # when the last process had written, ns
     _paging: Paging = attrs.field(init=False, repr=False, eq=False)
 
     def start(self, machine: Machine) -> None:
         paging = machine.paging
         if paging is None:
-            raise SimulationError("this workload needs a paging file")
+            raise UserError("the machine has no paging file", where="paging_writes.dirty_bursts")
         self._paging = paging
         for index in range(self.processes):
             process = machine.create_process(f"writer{index}.exe")
@@ -119,7 +118,7 @@ class DirtyBursts:
             machine.create_thread(process, self._writer(machine, index, stream))
         machine.create_thread(machine.create_process("hog.exe"), self._hog(machine))
 
-    def _writer(self, machine: Machine, index: int, stream: random.Random) -> Program:
+    def _writer(self, machine: Machine, index: int, stream: random.Random) -> Generator[Request, Any, None]:
         page_size = machine.memory.policy.page_size
         pages, burst = self.process_memory // page_size, max(1, self.burst // page_size)
         region = yield Allocate(pages)
@@ -141,8 +140,9 @@ class DirtyBursts:
         self._ended.append(machine.engine.now)
         self._step(machine)
 
-    def _hog(self, machine: Machine) -> Program:
+    def _hog(self, machine: Machine) -> Generator[Request, Any, None]:
         yield _Await(self, self.processes)
+        self._written = machine.engine.now
         region = yield Allocate(machine.memory.available)
         yield Touch(region, accesses=0)
         yield Free(region)
@@ -172,7 +172,7 @@ class DirtyBursts:
             raise SimulationError("the run ended before all memory was read back")
         began = self._began[0]
         reads = paging.disk.reads - began.reads
-        read = paging.disk.read_bytes - began.pages
+        read = paging.disk.read_bytes - began.read_bytes
         return [
             Metric("writes", writes),
             Metric("writes_per_gib", writes / (written / GIB), "1/GiB"),
@@ -184,7 +184,7 @@ class DirtyBursts:
             Metric("mean_read", read / reads, "B"),
             Metric("read_seeks", paging.disk.seeks - began.seeks),
             Metric("read_time", (self._ended[-1] - began.time) / 1e9, "s"),
-            Metric("write_time", began.time / 1e9, "s"),
+            Metric("write_time", self._written / 1e9, "s"),
         ]
 
     def views(self) -> dict[str, Callable[[Machine], str]]:

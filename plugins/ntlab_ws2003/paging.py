@@ -44,13 +44,10 @@ class PageWriting:
         15_000, help="The writer works when fewer pages than that are available.", minimum=0
     )
 
-    _window: int = attrs.field(init=False, repr=False, eq=False)
-    _most_read: int = attrs.field(init=False, repr=False, eq=False)
-
     @hookimpl
     def paging_policy(self, machine: Machine) -> PagingPolicy:
-        self._window = whole_pages(machine, self.paging_gather, "ws2003.paging_gather")
-        self._most_read = whole_pages(machine, self.paging_read, "ws2003.paging_read")
+        whole_pages(machine, self.paging_gather, "ws2003.paging_gather")
+        whole_pages(machine, self.paging_read, "ws2003.paging_read")
         return PagingPolicy(
             file_size=self.paging_file,
             initial_fragmentation=self.paging_file_fragmentation,
@@ -65,8 +62,9 @@ class PageWriting:
 
     @hookimpl
     def write_cluster(self, paging: Paging, head: int, limit: int) -> Sequence[int] | None:
-        return paging.around(head, self._window, limit) if self._window else None
+        window = self.paging_gather // paging.page_size
+        return paging.around(head, window, limit) if window else None
 
     @hookimpl
-    def read_cluster(self) -> int:
-        return self._most_read
+    def read_cluster(self, paging: Paging) -> int:
+        return self.paging_read // paging.page_size

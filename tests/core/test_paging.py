@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,140 +11,13 @@ from hypothesis import strategies as st
 from builders import boot
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
-from ntlab.machine import FlushModifiedList, IoPolicy, Machine, Paging, PagingPolicy, Region, Request, Touch
+from ntlab.machine import FlushModifiedList, Machine, Paging, PagingPolicy, Region, Touch
 from ntlab.machine.accesses import STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, MODIFIED, STANDBY, TRANSITION
 from ntlab.machine.paging import FILE_END, FILE_READ, FILE_WRITE, PAGE_MASK, SPACE_SHIFT, number
 from ntlab.plugin import option, plugin
-from ntlab.quantities import KIB, Size
-from ntlab.topology import Tables, Topology
 from ntlab.tracing import Tracer
-
-PAGE = 4 * KIB
-
-
-@plugin(name="pager", summary="Paging as a test wants it; the writer works when it must.", release="ws2003")
-class Pager:
-    slots: int = option(16, help="Size of the paging file.")
-    limit: int = option(4, help="Pages of a write.")
-    read: int = option(4, help="Pages of a read.")
-    fragmentation: float = option(0.0, help="Share of the file that is in use.")
-    low_free: int = option(0, help="Threshold.")
-    high_modified: int = option(0, help="Threshold.")
-    low_available: int = option(0, help="Threshold.")
-    disk: str = option("sas15k", help="The disk.")
-
-    @hookimpl
-    def paging_policy(self) -> PagingPolicy:
-        return PagingPolicy(
-            file_size=Size(self.slots * PAGE),
-            initial_fragmentation=self.fragmentation,
-            low_free=self.low_free,
-            high_modified=self.high_modified,
-            low_available=self.low_available,
-        )
-
-    @hookimpl
-    def io_policy(self) -> IoPolicy:
-        return IoPolicy(disk=self.disk)
-
-    @hookimpl
-    def write_cluster_limit(self) -> int:
-        return self.limit
-
-    @hookimpl
-    def read_cluster(self) -> int:
-        return self.read
-
-
-def tables_of(pages: int, processors: int = 2) -> Tables:
-    """A machine with so little memory."""
-    topology = Topology(f"{pages}-pages")
-    package = topology.add_package(topology.add_node(memory=pages * PAGE))
-    for _ in range(processors):
-        topology.add_processor(topology.add_core(package))
-    return topology.freeze()
-
-
-class Box:
-    """A machine with one process that has one region, and what to do with it."""
-
-    def __init__(self, pages: int, memory: int = 64, plugins: Sequence[object] = (), **options: Any) -> None:
-        self.machine = boot(plugins=[Pager(**options), *plugins], tables=tables_of(memory), trace=True)
-        assert self.machine.paging is not None
-        self.paging: Paging = self.machine.paging
-        self.process = self.machine.create_process("p")
-        self.region = self.allocate(pages)
-
-    def allocate(self, pages: int) -> Region:
-        region = self.machine.memory.space(self.process).allocate(pages)
-        assert region is not None
-        return region
-
-    def start(self, *requests: Request) -> list[Any]:
-        """Let a thread make these requests. Returns the list into which their results will be put."""
-        results: list[Any] = []
-
-        def program() -> Any:
-            for request in requests:
-                result = yield request
-                results.append(result)
-
-        self.machine.create_thread(self.process, program())
-        return results
-
-    def do(self, *requests: Request) -> list[Any]:
-        """Let a thread make these requests, and time pass until nothing happens any more."""
-        results = self.start(*requests)
-        self.machine.run()
-        self.check()
-        return results
-
-    def touch(self, first: int, pages: int = 1, *, write: bool = True) -> Touch:
-        return Touch(self.region, first, pages, write=write, accesses=0)
-
-    def trim(self, *order: int) -> None:
-        """Trim these pages of the region, in this order."""
-        space, memory = self.region.space, self.machine.memory
-        leaving = []
-        for page in order:
-            extent, _ = space.at(self.region.first + page)
-            assert extent is not None
-            leaving.append(memory.isolate(extent, self.region.first + page, self.region.first + page + 1))
-        memory.trim(space, leaving)
-
-    def write(self, *order: int) -> None:
-        """Change these pages one by one, trim them in this order and let them be written."""
-        for page in order:
-            self.do(self.touch(page))
-        self.trim(*order)
-        assert self.do(FlushModifiedList()) == [True]
-
-    def slots(self) -> dict[int, int]:
-        """The slot of each page of the region that has one."""
-        base = number(self.region.space, self.region.first)
-        return {page - base: slot for page, slot in self.paging.file.slot_of.items()}
-
-    def state(self, page: int) -> int | None:
-        extent, _ = self.region.space.at(self.region.first + page)
-        return None if extent is None else extent.state
-
-    def evict(self) -> None:
-        """Let a program that wants all memory that is available come and go."""
-        hog = self.allocate(self.machine.memory.available)
-        self.do(Touch(hog, accesses=0))
-        hog.space.release(hog)
-
-    def transfers(self, name: str) -> list[tuple[int, int]]:
-        """(first slot, pages) of each FileIo record of that name so far."""
-        return [
-            (int(record["offset"]) // PAGE, int(record["io_size"]) // PAGE)
-            for record in self.machine.tracer.records(f"FileIo/{name}")
-        ]
-
-    def check(self) -> None:
-        self.machine.memory.check()
-        self.paging.check()
+from paged import PAGE, Box, Pager, tables_of
 
 
 def test_pages_are_written_in_list_order_into_the_first_free_run() -> None:

@@ -401,6 +401,12 @@ def test_a_run_that_is_touched_piece_by_piece_is_one_extent() -> None:
     machine.run()
     (extent,) = region.extents()
     assert (extent.pages, extent.dirty, extent.accessed) == (200, True, True)
+    region = region_of(machine, 50)
+    machine.memory.populate(region, 0)
+    start(machine, *(Touch(region, first, 5, write=True, accesses=0) for first in range(0, 50, 5)))
+    machine.run()
+    (extent,) = region.extents()
+    assert (extent.pages, extent.dirty, extent.accessed) == (50, True, True)
     machine.memory.check()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ntlab.hooks.markers import hookspec, observer
 
 if TYPE_CHECKING:
-    from ntlab.machine.memory import AddressSpace, Memory, Region
+    from ntlab.machine.memory import Memory, Region
     from ntlab.machine.policy import MemoryPolicy
     from ntlab.machine.threads import Thread
 
@@ -43,8 +43,3 @@ def pages_short(memory: Memory, pages: int) -> None:
     they are written. If that gives none, and none is being written, the request fails with STATUS_NO_MEMORY.
     2003: trims working sets down to their maximum, then to their minimum.
     """
-
-
-@observer
-def working_set_grew(space: AddressSpace) -> None:
-    """A fault has put pages into a working set. Called once for each request that faults."""

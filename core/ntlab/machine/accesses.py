@@ -74,7 +74,6 @@ class Accesses:
         self._ways: dict[tuple[int, int], tuple[Link, ...]] = {}
         self._stalled: dict[Thread, _Access] = {}
         self._watching = False  # context switches: from the first access on
-        self.working_set_grew = machine.hooks.working_set_grew
         self.trace_demand_zero = machine.tracer.emitter(DEMAND_ZERO_FAULT)
         self.trace_transition = machine.tracer.emitter(TRANSITION_FAULT)
         self.trace_hard = machine.tracer.emitter(HARD_FAULT)
@@ -198,7 +197,6 @@ class _Access(Request):
 
     __slots__ = (
         "at",
-        "faulted",
         "flow",
         "left",
         "lines",
@@ -224,7 +222,6 @@ class _Access(Request):
         self.on: dict[int, int] = {}  # pages yet to be accessed, by node
         self.unpaid = 0  # ns of fault handling to be done before the next wait
         self.outer: Any = None  # the thread's program
-        self.faulted = False
         # the flow under way: from which node to which, work and lines left when last looked at
         self.flow: Flow | None = None
         self.source = self.target = self.left = self.lines = self.since = 0
@@ -276,7 +273,6 @@ class _Access(Request):
                 extent.transfer.waiters.append(self.thread)
                 return None
             if state != ACTIVE:
-                self.faulted = True
                 extent = memory.isolate(extent, at, end)
                 memory.activate(extent)
                 memory.transition_faults += extent.pages
@@ -284,7 +280,8 @@ class _Access(Request):
                 self.unpaid += extent.pages * memory.policy.transition_fault
                 if memory.accesses.trace_transition is not None:
                     memory.accesses.trace_transition(self._record(TRANSITION_FAULT.id, extent))
-            if not extent.accessed or (write and not extent.dirty):
+            marked = not extent.accessed or (write and not extent.dirty)
+            if marked:
                 extent = memory.isolate(extent, at, end)
                 extent.accessed = True
                 extent.age = 0
@@ -292,13 +289,9 @@ class _Access(Request):
                     extent.dirty = True
                     if region.backing is not None:
                         region.backing.changed(region, at, end)
-            if state != ACTIVE:
+            if marked or state != ACTIVE:
                 memory.merge(extent)
             self._arrived(extent.node, end)
-        if self.faulted:
-            self.faulted = False
-            if memory.accesses.working_set_grew is not None:
-                memory.accesses.working_set_grew(space)
         return self._pay()
 
     def _missing(self, at: int, end: int) -> bool:
@@ -306,7 +299,6 @@ class _Access(Request):
         memory, touch = self.memory, self.touch
         region = touch.region
         backing = region.backing
-        self.faulted = True
         held = backing.held(region, at, end) if backing is not None else None
         if held is not None and held[0] == at:
             assert backing is not None

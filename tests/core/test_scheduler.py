@@ -276,6 +276,8 @@ def test_a_limit_of_zero_holds_a_thread_until_it_is_released() -> None:
 @pytest.mark.parametrize(
     "mistake",
     [
+        lambda m, p: m.create_session(1, weight=0),
+        lambda m, p: m.create_session(1, weight=10),
         lambda m, p: m.create_process("q", base_priority=0),
         lambda m, p: m.create_process("q", base_priority=32),
         lambda m, p: m.create_process("q", affinity=0),

@@ -179,6 +179,8 @@ class Machine:
         """A user's session. Its number must not be in use."""
         if identity in self.sessions:
             raise SimulationError(f"session {identity} exists already")
+        if not 1 <= weight <= 9:
+            raise UserError(f"weight {weight} of session {identity}", expected="1 to 9")
         session = self.sessions[identity] = Session(identity, weight)
         return session
 

@@ -226,9 +226,7 @@ class HardwareErrors:
             self._signal(source, error)
 
     def counters(self) -> dict[str, float]:
-        """How many errors came to what, since boot; none without errors."""
-        if not self.counts["occurred"]:
-            return {}
+        """How many errors came to what, since boot."""
         return {f"Hardware Errors\\{name}": float(count) for name, count in self.counts.items()}
 
     # -- registers -----------------------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""Hooks that WHEA specifies: for the drivers of error sources, and for vendors' PSHED plug-ins.
+
+A plugin that answers them has `requires=("whea",)`, so that it is asked before the defaults, which WHEA
+itself gives. It answers None on every platform that is not its own: then the default stands. What passes is
+plain data and the types of `ntlab.machine`; a section of a record is a pair of its type's GUID and its bytes.
+
+The functional areas of a PSHED plug-in (errors facts, 1.3): discovery `pshed_sources`; source control
+`pshed_set_source`, `pshed_enable_source`; persistence `pshed_write_record`, `pshed_stored_records`,
+`pshed_clear_record`; information `pshed_retrieve`, `pshed_finalize`, `pshed_clear_status`; recovery
+`pshed_attempt_recovery`; injection `pshed_injectable`, `pshed_inject`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from ntlab.hooks import hookspec, observer
+
+if TYPE_CHECKING:
+    from ntlab.machine import ErrorSource, HardwareError, LatchedError, Machine
+
+    RawSection = tuple[UUID, bytes]
+    LowLevelHandler = Callable[[Machine, LatchedError], Sequence[RawSection]]
+
+
+@hookspec(firstresult=True)
+def low_level_handler(machine: Machine, source: ErrorSource) -> LowLevelHandler | None:
+    """Who extracts error information from the devices behind a source. Asked at boot, for each source.
+
+    The handler is called with what the registers hold and gives sections, the primary one first. Default:
+    the kernel's and HAL's for processors, caches, memory and non-maskable interrupts, the bus driver's for
+    PCI Express.
+    """
+
+
+@hookspec
+def pshed_sources(machine: Machine, found: tuple[ErrorSource, ...]) -> Sequence[ErrorSource] | None:
+    """Error sources of the platform besides those found, or in place of those with the same id.
+
+    Asked at boot. A source whose id is new must name the plugin as its `owner`, and that plugin must answer
+    `pshed_enable_source` and `pshed_retrieve` too, since PSHED knows nothing of it.
+    """
+
+
+@hookspec(firstresult=True)
+def pshed_set_source(machine: Machine, source: ErrorSource) -> bool | None:
+    """Keep new settings of a source for the next boot. False: not possible. Default: kept, for sources that
+    PSHED found itself."""
+
+
+@hookspec(firstresult=True)
+def pshed_enable_source(machine: Machine, source: ErrorSource) -> bool | None:
+    """Let a source signal. False: it will not. Asked at boot. Default: it does, if PSHED knows it."""
+
+
+@hookspec(firstresult=True)
+def pshed_write_record(machine: Machine, identity: int, data: bytes) -> bool | None:
+    """Keep an error record through the crash that follows. False: it could not be kept.
+
+    Default: the platform's store, ERST on x86 and x64 and the firmware's variables on Itanium.
+    """
+
+
+@hookspec(firstresult=True)
+def pshed_stored_records(machine: Machine) -> Sequence[tuple[int, bytes]] | None:
+    """The records that are kept, oldest first. Asked at boot. Default: those of the platform's store."""
+
+
+@hookspec(firstresult=True)
+def pshed_clear_record(machine: Machine, identity: int) -> bool | None:
+    """Forget a record that was kept. False: there is none."""
+
+
+@hookspec(firstresult=True)
+def pshed_retrieve(machine: Machine, latched: LatchedError) -> Mapping[str, Any] | None:
+    """What the platform knows besides of an error that a handler has just extracted.
+
+    Names of fields of the primary section (`node`, `card`, `module`, ... of a memory error) and their values;
+    "fru_text" (20 Latin-1 characters) names the part to replace, "sections" are more sections. Default: where
+    memory and conventional PCI devices are, from the chipset's registers.
+    """
+
+
+@hookspec
+def pshed_finalize(machine: Machine, latched: LatchedError) -> Sequence[RawSection] | None:
+    """More sections for a record that is otherwise complete. Not asked for fatal errors."""
+
+
+@observer
+def pshed_clear_status(machine: Machine, latched: LatchedError) -> None:
+    """A corrected error is recorded: clear what the platform itself shows of it."""
+
+
+@hookspec(firstresult=True)
+def recover_error(machine: Machine, latched: LatchedError) -> bool | None:
+    """Whether the system can go on after an uncorrected error that is not fatal.
+
+    Default: if it is contained.
+    """
+
+
+@hookspec
+def pshed_attempt_recovery(machine: Machine, latched: LatchedError, recovered: bool) -> bool | None:
+    """Whether the platform has made up for an uncorrected error that is not fatal.
+
+    Asked even where the system has recovered by itself, as `recovered` says. Default: nobody.
+    """
+
+
+@hookspec(firstresult=True)
+def pshed_injectable(machine: Machine) -> Sequence[tuple[str, str]] | None:
+    """The pairs of component kind and severity that may be injected for a test. Default: none."""
+
+
+@hookspec(firstresult=True)
+def pshed_inject(machine: Machine, error: HardwareError) -> bool | None:
+    """Make the hardware find an error. False: it could not. Default: by `machine.hardware_errors.occur`."""

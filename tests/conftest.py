@@ -8,8 +8,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ntlab.lab.registry import installed
+
+# Timing never decides a test.
+settings.register_profile("ntlab", deadline=None)
+settings.load_profile("ntlab")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ An event is a list ``[time, action, argument]``. The loop calls ``action(argumen
 periodic activity is a function that returns its period. A generator's ``send`` is such a function, so a
 process is just ``at(t, process.send)``; its end (StopIteration) ends the event.
 
-The queue is a heap of times and a dictionary from each time to its event, or to a `_Bucket` of them in the
+The queue is a heap of times and a dictionary from each time to its event, or to a deque of them in the
 order of scheduling. Kernels do much at the same instant (clock ticks, equal quanta), and then the heap is
 touched once for all of it. It compares bare integers, so it is no slower where all times differ. The few
 events that are not NORMAL are kept aside, by time and class.
@@ -38,10 +38,6 @@ REPORT = 2
 """Class of measurements: they see an instant when all else at it is done."""
 
 
-_Bucket = deque[Event]
-"""The events of one instant, where there are several."""
-
-
 class Engine:
     """A clock and the queue of what will happen.
 
@@ -69,31 +65,17 @@ class Engine:
         self.idle_work: Callable[[], None] | None = None
         self._times: list[int] = []  # a heap of the keys of _events
         self._events: dict[int, Event] = {}  # by time, the NORMAL ones
-        self._special: dict[int, dict[int, deque[Event]]] = {}  # by time and class, the others
+        self._special: dict[int, tuple[deque[Event], deque[Event]]] = {}  # by time, interrupts and reports
         self._cancelled = 0
         self._live = 0
         self._running = False
 
-    def at(
-        self, time: int, action: Callable[[Any], Any], argument: Any = None, order: int = NORMAL
-    ) -> Event:
+    def at(self, time: int, action: Callable[[Any], Any], argument: Any = None, order: int = NORMAL) -> Event:
         """Schedule `action(argument)` at `time` (ns, not in the past). Returns the event, for `cancel`."""
         if time < self.now:
             raise SimulationError(f"event scheduled at {time} ns, in the past of {self.now} ns")
         event = [time, action, argument]
-        if order != NORMAL:
-            self._special.setdefault(time, {}).setdefault(order, deque()).append(event)
-            if time not in self._events:
-                self._events[time] = deque()  # brings the loop to this instant
-                heappush(self._times, time)
-            return event
-        found = self._events.setdefault(time, event)
-        if found is event:
-            heappush(self._times, time)
-        elif found.__class__ is list:
-            self._events[time] = deque((found, event))
-        else:
-            found.append(event)
+        self._insert(event, order)
         return event
 
     def after(
@@ -113,6 +95,23 @@ class Engine:
         else:
             found.append(event)
         return event
+
+    def _insert(self, event: Event, order: int) -> None:
+        time = event[0]
+        if order == NORMAL:
+            found = self._events.setdefault(time, event)
+            if found is event:
+                heappush(self._times, time)
+            elif found.__class__ is list:
+                self._events[time] = deque((found, event))
+            else:
+                found.append(event)
+            return
+        interrupts, reports = self._special.setdefault(time, (deque(), deque()))
+        (interrupts if order == INTERRUPT else reports).append(event)
+        if time not in self._events:
+            self._events[time] = deque()  # brings the loop to this instant
+            heappush(self._times, time)
 
     def cancel(self, event: Event) -> None:
         """Make `event` not happen. Cancelling twice, or after it happened, is harmless."""
@@ -157,7 +156,7 @@ class Engine:
     def _scheduled(self) -> Iterator[Event]:
         """All events that are scheduled and not cancelled, in no particular order."""
         groups = [(found,) if found.__class__ is list else found for found in self._events.values()]
-        groups += [waiting for classes in self._special.values() for waiting in classes.values()]
+        groups += [waiting for classes in self._special.values() for waiting in classes]
         return (event for group in groups for event in group if event[1] is not None)
 
     @property
@@ -196,22 +195,34 @@ class Engine:
     def _run_batch(self, until: int) -> bool:
         """Let some thousand events happen. Returns whether there are more."""
         times, events, special = self._times, self._events, self._special
-        pop, push, take, put = heappop, heappush, events.pop, events.setdefault
-        done = 0
+        pop, push, put = heappop, heappush, events.setdefault
+        done = dead = 0
         try:
-            while done < self.BATCH:
-                if not times or times[0] > until:
+            for done in range(self.BATCH):  # noqa: B007  (counts events, also when an action raises)
+                if not times:
                     return False
-                time = pop(times)
-                event = take(time)
-                self.now = time
-                if event.__class__ is not list or special:
-                    done += self._run_instant(time, event)
+                time = times[0]
+                if time > until:
+                    return False
+                event = events[time]
+                if special and time in special:
+                    self.now = time
+                    self._run_special(time)
                     continue
+                if event.__class__ is list:
+                    pop(times)
+                    del events[time]
+                else:
+                    bucket = event
+                    event = bucket.popleft()
+                    if not bucket:
+                        pop(times)
+                        del events[time]
                 action = event[1]
                 if action is None:
+                    dead += 1
                     continue
-                done += 1
+                self.now = time
                 try:
                     delay = action(event[2])
                 except StopIteration:
@@ -226,81 +237,46 @@ class Engine:
                         events[again] = deque((found, event))
                     else:
                         found.append(event)
+            done = self.BATCH
             return True
         finally:
-            self.events += done
+            self.events += done - dead
 
-    def _run_instant(self, time: int, found: Event) -> int:
-        """Let an instant happen that has several events, or special ones. Returns how many there were.
-
-        Events that come to this instant meanwhile are left to the next call, and then so are the reports.
-        """
-        events, special = self._events, self._special
-        put, times = events.setdefault, self._times
-        normal = iter((found,) if found.__class__ is list else found)
-        done = 0
+    def _run_special(self, time: int) -> None:
+        """Let the first event of an instant happen that has interrupts or reports."""
+        interrupts, reports = self._special[time]
+        normal = self._events[time]
+        order = NORMAL
+        if interrupts:
+            event = interrupts.popleft()
+            order = INTERRUPT
+        elif normal.__class__ is list:
+            event = normal
+            self._events[time] = normal = deque()
+        elif normal:
+            event = normal.popleft()
+        else:
+            event = reports.popleft()
+            order = REPORT
+        if not interrupts and not reports:
+            del self._special[time]
+            if normal.__class__ is not list and not normal:
+                heappop(self._times)
+                del self._events[time]
+        action = event[1]
+        if action is None:
+            return
         try:
-            for event in normal:
-                if special:
-                    done += self._run_special(time, INTERRUPT)
-                action = event[1]
-                if action is None:
-                    continue
-                done += 1
-                try:
-                    delay = action(event[2])
-                except StopIteration:
-                    _end_process(action)
-                    continue
-                if delay is not None and event[1] is not None:
-                    event[0] = again = time + delay
-                    other = put(again, event)
-                    if other is event:
-                        heappush(times, again)
-                    elif other.__class__ is list:
-                        events[again] = deque((other, event))
-                    else:
-                        other.append(event)
-            if special:
-                done += self._run_special(time, INTERRUPT)
-                if time not in events:
-                    done += self._run_special(time, REPORT)
-        except BaseException:
-            if rest := deque(normal):
-                later = events.get(time)
-                if later is None:
-                    heappush(times, time)
-                else:
-                    rest.extend((later,) if later.__class__ is list else later)
-                events[time] = rest
-            raise
-        return done
-
-    def _run_special(self, time: int, order: int) -> int:
-        """Let the events of one class and instant happen, as far as nothing more urgent comes up."""
-        classes = self._special.get(time, {})
-        waiting = classes.get(order, ())
-        done = 0
-        while waiting:
-            event = waiting.popleft()
-            if not waiting:
-                del classes[order]
-                if not classes:
-                    del self._special[time]
-            action = event[1]
-            if action is not None:
-                done += 1
-                delay = action(event[2])
-                if delay is not None and event[1] is not None:
-                    self.at(time + delay, action, event[2], order)
-            if order == REPORT and time in self._events:
-                break
-            classes = self._special.get(time, {})
-            waiting = classes.get(order, ())
-        return done
+            delay = action(event[2])
+        except StopIteration:
+            _end_process(action)
+            return
+        if delay is not None and event[1] is not None:
+            event[0] = time + delay
+            self._insert(event, order)
 
 
 def _end_process(action: Callable[[Any], Any]) -> None:
     """A StopIteration came out of an action: right if that is a generator's `send`, else a mistake."""
     if type(getattr(action, "__self__", None)) is not GeneratorType:
-        raise  # noqa: PLE0704  (called from an except clause only)
+        raise

@@ -85,6 +85,10 @@ class Scheduler:
         self._noted = self._trace_switch is not None or self._on_switch is not None
         self._at_once = False  # a program may go on within the present event
         self._selective = self._run_limit is not None  # whether the first ready thread may be refused
+        self._choose_actions()
+
+    def _choose_actions(self) -> None:
+        """What the engine calls at the end of a stretch and of a sleep: the plain versions where they do."""
         self.expired: Callable[[Processor], int | None] = self._expired
         self.slept: Callable[[Thread], None] = self._slept
         if self._exact and self._on_charge is None and self._run_limit is None:
@@ -375,7 +379,18 @@ class Scheduler:
                 )  # fmt: skip
             elif old is None:
                 self._trace_switch(
-                    (now, CSWITCH.id, processor.index, new.id, IDLE_TID, new.priority, 0, 0, 0, new.ready_since)
+                    (
+                        now,
+                        CSWITCH.id,
+                        processor.index,
+                        new.id,
+                        IDLE_TID,
+                        new.priority,
+                        0,
+                        0,
+                        0,
+                        new.ready_since,
+                    )
                 )
             else:
                 self._trace_switch(
@@ -430,15 +445,17 @@ class Scheduler:
         thread = processor.thread
         if thread is None or processor.stepping:  # while stepping, _expired plans when it is done
             return
-        if self._at_once and not thread.remaining and self._stretch(processor, thread) == self.engine.now:
-            self._at_once = False
-            delay = self.expired(processor)
-            if delay is not None:
-                processor.plan = self.engine.after(delay, self.expired, processor)
-            return
         end = self._stretch(processor, thread)
-        if end is not None:
-            processor.plan = self.engine.at(end, self.expired, processor)
+        if end is None:
+            return
+        action = self.expired if processor.speed == NOMINAL else self._expired
+        if self._at_once and end == self.engine.now and not thread.remaining:
+            self._at_once = False
+            delay = action(processor)
+            if delay is None:
+                return
+            end = self.engine.now + delay
+        processor.plan = self.engine.at(end, action, processor)
 
     def _settle(self, processor: Processor, thread: Thread) -> None:
         """Account for what the running thread did since it was last looked at."""
@@ -599,6 +616,7 @@ class Scheduler:
 
         self._on_switch = watcher if others is None else both
         self._noted = True
+        self._choose_actions()
 
     def grant(self, thread: Thread) -> int:
         """End a thread's present work: its program goes on when it next makes progress. Returns what was left."""

@@ -7,10 +7,10 @@ from itertools import cycle
 from typing import Any
 
 import pytest
-from builders import boot, rules
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import boot, rules
 from ntlab.hooks import hookimpl
 from ntlab.machine import Acquire, Compute, Machine, Release, Request, Sleep
 from ntlab.machine.scheduler import Scheduler

@@ -4,9 +4,10 @@ Events are ordered by (time, class, sequence). Sequence is the order of scheduli
 class at one instant happen in the order in which they were asked for. The class exists for the few cases
 where that is not enough: hardware comes before software, and reports come after both.
 
-An event is a list ``[time, action, argument]``. The loop calls ``action(argument)``. If that returns an integer, the same event happens again so many nanoseconds later: a
-periodic activity is a function that returns its period. A generator's ``send`` is such a function, so a
-process is just ``at(t, process.send)``; its end (StopIteration) ends the event.
+An event is a list ``[time, action, argument]``. The loop calls ``action(argument)``. If that returns an
+integer, the same event happens again so many nanoseconds later: a periodic activity is a function that
+returns its period. A generator's ``send`` is such a function, so a process is just ``at(t, process.send)``;
+its end (StopIteration) ends the event.
 
 The queue is a heap of times and a dictionary from each time to its event, or to a deque of them in the
 order of scheduling. Kernels do much at the same instant (clock ticks, equal quanta), and then the heap is
@@ -64,7 +65,7 @@ class Engine:
         self.events = 0
         self.idle_work: Callable[[], None] | None = None
         self._times: list[int] = []  # a heap of the keys of _events
-        self._events: dict[int, Event] = {}  # by time, the NORMAL ones
+        self._events: dict[int, Any] = {}  # by time, the NORMAL ones: an event, or a deque of them
         self._special: dict[int, tuple[deque[Event], deque[Event]]] = {}  # by time, interrupts and reports
         self._cancelled = 0
         self._live = 0

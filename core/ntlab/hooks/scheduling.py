@@ -1,6 +1,6 @@
 """What the scheduler asks.
 
-Masks are integers: bit i is processor i. Priorities are 0..31 (1..15 dynamic, 16..31 real-time). Times are ns.
+Masks are integers: bit i is processor i. Priorities are 0..31 (1..15 dynamic, 16..31 real-time). Times in ns.
 """
 
 from __future__ import annotations

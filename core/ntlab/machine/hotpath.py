@@ -93,10 +93,10 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     processor.context_switches += 1
                     if old.priority != priority:
                         running_priority(processor.bit, old.priority, priority)
+                    processor.since = now + switch_cost
                     if note_switch is not None:
                         note_switch(processor, old, thread)
                     if switch_cost:
-                        processor.since = now + switch_cost
                         return advance(processor, event)
                 left = thread.remaining
             while not left:

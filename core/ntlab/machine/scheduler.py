@@ -10,7 +10,7 @@ event, and a thread that becomes ready never overtakes one of its own priority.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ntlab.engine import FOREVER, Event
@@ -46,7 +46,7 @@ class Scheduler:
     empty.
     """
 
-    def __init__(self, machine: Machine, nodes: list[int], policy: SchedulerPolicy) -> None:
+    def __init__(self, machine: Machine, nodes: Sequence[int], policy: SchedulerPolicy) -> None:
         self.machine = machine
         self.engine = machine.engine
         self.policy = policy
@@ -619,7 +619,7 @@ class Scheduler:
         self._choose_actions()
 
     def grant(self, thread: Thread) -> int:
-        """End a thread's present work: its program goes on when it next makes progress. Returns what was left."""
+        """End a thread's present work: its program goes on when it next runs. Returns what was left."""
         processor = thread.processor
         if thread.state != RUNNING or processor is None:
             left, thread.remaining = thread.remaining, 0

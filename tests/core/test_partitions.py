@@ -209,7 +209,9 @@ class Notifier:
     def long_spin_wait(self, vp: VirtualProcessor, spins: int) -> Yield | None:
         self.asked.append((vp, spins))
         if self.response == "sibling":
-            return Yield(to=next((other for other in vp.partition.processors if other.preempted), None))
+            # The one that has waited longest, lest two that spin pass the processor to and fro for ever.
+            waiting = [other for other in vp.partition.processors if other.preempted]
+            return Yield(to=min(waiting, key=lambda other: other.preempted_at, default=None))
         return Yield() if self.response == "yield" else None
 
 

@@ -1,0 +1,129 @@
+"""The five models in ntlab, on the engine, stages, mailboxes and scheduler that experiments use."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Sequence
+from itertools import cycle
+from time import perf_counter
+from typing import Any
+
+from ntlab import __version__, hookimpl, plugin
+from ntlab.engine import Engine
+from ntlab.machine import Compute, Machine, Mailbox, SchedulerPolicy, Sleep, Stage
+from ntlab.topology import Tables, Topology
+from ntlab.tracing import Tracer
+from workloads import MS, Work, delays, interactive
+
+
+@plugin(name="rules", summary="One ready queue for all processors, turns of 10 ms.", release="ws2003")
+class Rules:
+    @hookimpl
+    def scheduler_policy(self) -> SchedulerPolicy:
+        return SchedulerPolicy(quantum=10 * MS, fresh_quantum_after_wait=True)  # type: ignore[arg-type]
+
+
+def processors(number: int) -> Tables:
+    """A machine of one node with that many processors."""
+    topology = Topology(f"{number}-processors")
+    node = topology.add_node(memory=1 << 30)
+    package = topology.add_package(node)
+    for _ in range(number):
+        topology.add_processor(topology.add_core(package))
+    return topology.freeze()
+
+
+def timeouts() -> tuple[int, float, float]:
+    engine = Engine()
+
+    def process(delay: int) -> Generator[int, Any, None]:
+        for _ in range(1000):
+            yield delay
+
+    for delay in delays():
+        engine.at(0, process(delay).send)
+    start = perf_counter()
+    engine.run()
+    return 1_000_000, perf_counter() - start, engine.now / 1e9
+
+
+def ping_pong(messages: int = 200_000) -> tuple[int, float, float]:
+    engine = Engine()
+    here, there = Mailbox(engine), Mailbox(engine)
+    sent = 0
+
+    def player(mine: Mailbox, other: Mailbox) -> Callable[[Any], None]:
+        def receive(message: Any) -> None:
+            nonlocal sent
+            sent += 1
+            if sent < messages:
+                other.put(message)
+                mine.get(receive)
+
+        mine.get(receive)
+        return receive
+
+    player(here, there)
+    player(there, here)
+    here.put(0)
+    start = perf_counter()
+    engine.run()
+    return messages, perf_counter() - start, float(sent)
+
+
+SECOND = 1_000_000_000
+
+
+def m_m_4(customers: int = 200_000) -> tuple[int, float, float]:
+    engine = Engine()
+    draw = random.Random(1).expovariate
+
+    def service_time(customer: Any) -> int:
+        return int(draw(1.0) * SECOND)
+
+    stage = Stage(engine, service_time, lambda customer: None, servers=4)
+
+    def source() -> Generator[int, Any, None]:
+        for customer in range(customers):
+            yield int(draw(3.2) * SECOND)
+            stage.submit(customer)
+
+    engine.at(0, source().send)
+    start = perf_counter()
+    engine.run()
+    return customers, perf_counter() - start, stage.wait_time / SECOND / customers
+
+
+def _threads(
+    machine: Machine, waits: int, priority: int, seconds: int, work: Sequence[Work]
+) -> tuple[int, float, float]:
+    process = machine.create_process("benchmark")
+    threads = []
+    for burst, wait, is_interactive in work:
+        program = cycle((Compute(burst), Sleep(waits * wait)))
+        thread = machine.create_thread(process, program, priority=priority if is_interactive else 8)
+        thread.context = is_interactive
+        threads.append(thread)
+    start = perf_counter()
+    machine.run(seconds * SECOND)
+    elapsed = perf_counter() - start
+    # A thread that comes back to a processor is dispatched; a processor that goes idle dispatches nothing.
+    dispatches = sum(p.context_switches for p in machine.processors)
+    used = sum(machine.scheduler.run_time(t) for t in threads if t.context)
+    return dispatches, elapsed, used / SECOND
+
+
+def round_robin(seconds: int = 20, plugins: Sequence[object] = (), trace: bool = False) -> tuple[int, float, float]:
+    tracer = Tracer(enabled=trace)
+    machine = Machine(processors(64), [Rules(), *plugins], tracer=tracer).boot()
+    return _threads(machine, 1, 8, seconds, interactive())
+
+
+def preemptive(seconds: int = 2, plugins: Sequence[object] = (), trace: bool = False) -> tuple[int, float, float]:
+    tracer = Tracer(enabled=trace)
+    machine = Machine(processors(64), [Rules(), *plugins], tracer=tracer).boot()
+    return _threads(machine, 2, 10, seconds, interactive())
+
+
+MODELS = {f.__name__: f for f in (timeouts, ping_pong, m_m_4, round_robin, preemptive)}
+VERSION = f"ntlab {__version__}"

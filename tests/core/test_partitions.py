@@ -261,7 +261,7 @@ def test_no_time_is_lost_or_made(
     for time, index, duration in interrupts:
         processor = host.processors[index % processors]
         host.engine.at(time, lambda p, d=duration: host.interrupts.interrupt(p, d), processor)
-    host.run()
+    host.run(100_000)
     vps = [vp for child in host.partitions.children for vp in child.processors]
     # Everything ends, every processor is idle in the end, and all locks are free.
     assert all(not machine.threads for machine in (child.machine for child in host.partitions.children))
@@ -301,7 +301,8 @@ def contended(hooks: Mode) -> Machine:
         lock = guest.create_lock("lock", "test_and_set")
         for index in range(3):
             thread_on(guest, index, steps(lock, [("compute", 5 + index), ("locked", 13)] * 10))
-    host.run()
+    host.run(10_000_000)
+    assert not any(child.machine.threads for child in host.partitions.children)
     return host
 
 

@@ -32,11 +32,11 @@ class Faults:
     """Errors fall on a few bad components, on the worst of them most often, as field studies find.
 
     What becomes of them is read from what survives: the dumps and the event log. The errors that come while
-    the machine is down do not happen. A conventional PCI bus corrects nothing: what would be a corrected
-    error elsewhere is a recoverable one there.
+    the machine is down do not happen. A conventional PCI bus corrects nothing, so where the draw says that it
+    did, another component did; where there is none, the error is a recoverable one.
     """
 
-    errors: int = option(200, help="How many errors.", minimum=1)
+    errors: int = option(60, help="How many errors.", minimum=1)
     gap: Duration = option(Duration(300_000_000_000), help="Mean time between two errors.", minimum=1)
     bad: int = option(12, help="How many components are bad.", minimum=1)
     kinds: tuple[str, ...] = option(KINDS, help="Kinds of components that fail.")
@@ -102,17 +102,19 @@ class Faults:
     def _draw_errors(self, machine: Machine, bad: list[Component]) -> list[tuple[int, HardwareError]]:
         stream = machine.streams.stream(OWNER, "errors")
         weights = [1 / (rank + 1) for rank in range(len(bad))]
+        correcting = [(c, weight) for c, weight in zip(bad, weights, strict=True) if c.kind != "pci"]
         time = 0
         found = []
         for _ in range(self.errors):
             time += stream.randrange(1, 2 * self.gap)
             chance, contained = stream.random(), stream.random()
-            component = stream.choices(bad, weights)[0]
             severity: Severity = "corrected"
             if chance < self.fatal:
                 severity = "fatal"
-            elif chance < self.fatal + self.recoverable or component.kind == "pci":
+            elif chance < self.fatal + self.recoverable or not correcting:
                 severity = "recoverable"
+            able = correcting if severity == "corrected" else list(zip(bad, weights, strict=True))
+            component = stream.choices(*zip(*able, strict=True))[0]
             address = stream.randrange(1, machine.tables.memory >> 12 or 2) << 12
             found.append(
                 (

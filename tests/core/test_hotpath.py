@@ -49,10 +49,10 @@ disturbances = st.lists(
 
 
 def play(
-    work: list[Any], disturbed: list[Any], policy: dict[str, Any], record: bool
+    work: list[Any], disturbed: list[Any], policy: dict[str, Any], record: bool, trace: bool
 ) -> tuple[Machine, list[Any]]:
     recorder = Recorder()
-    machine = boot(2, [rules(**policy), *([recorder] if record else [])])
+    machine = boot(2, [rules(**policy), *([recorder] if record else [])], trace=trace)
     process = machine.create_process("p")
     lock = machine.create_lock("l")
 
@@ -94,6 +94,7 @@ def play(
     st.sampled_from([0, 0, 3]),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
 )
 def test_plain_and_full_agree(
     work: list[Any],
@@ -103,6 +104,7 @@ def test_plain_and_full_agree(
     cost: int,
     fresh: bool,
     record: bool,
+    trace: bool,
 ) -> None:
     policy = {
         "quantum": quantum,
@@ -110,15 +112,16 @@ def test_plain_and_full_agree(
         "switch_cost": cost,
         "fresh_quantum_after_wait": fresh,
     }
-    plain, plain_log = play(work, disturbed, policy, record)
+    plain, plain_log = play(work, disturbed, policy, record, trace)
     with pytest.MonkeyPatch.context() as patch:
 
         def full(self: Scheduler) -> None:
             self.expired, self.slept = self._expired, self._slept
 
         patch.setattr(Scheduler, "_choose_actions", full)
-        slow, slow_log = play(work, disturbed, policy, record)
+        slow, slow_log = play(work, disturbed, policy, record, trace)
     assert plain_log == slow_log
+    assert plain.tracer.digest() == slow.tracer.digest()
     for one, other in zip(plain.processors, slow.processors, strict=True):
         assert (one.context_switches, one.busy_time) == (other.context_switches, other.busy_time)
     assert plain.threads.keys() == slow.threads.keys()

@@ -16,7 +16,7 @@ import attrs
 
 from ntlab.errors import SimulationError, UnknownNameError, UserError
 from ntlab.machine.io import Device, IoRequest
-from ntlab.machine.scheduler import KERNEL_LOGGER
+from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.machine.stages import Stage
 from ntlab.quantities import Duration, Rate, Size
 from ntlab.tracing import event_type

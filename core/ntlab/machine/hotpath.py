@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ntlab.machine.processors import NOMINAL, Processor
+from ntlab.machine.records import CSWITCH, READY_THREAD
 from ntlab.machine.threads import READY, RUNNING, TERMINATED, WAITING, Compute, Sleep, Thread
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ Expired = Callable[[Processor], int | None]
 Slept = Callable[[Thread], None]
 
 
+def _nothing(*arguments: int | bytes) -> bytes:
+    raise AssertionError("not traced")
+
+
 def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     """What the engine calls in place of `scheduler._expired` and `scheduler._slept`."""
     engine = scheduler.engine
@@ -29,7 +34,11 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     expired_in_full, slept_in_full = scheduler._expired, scheduler._slept
     advance, run_next, ended = scheduler._advance, scheduler._run_next, scheduler._ended
     running_priority = scheduler._running_priority
-    note_switch = scheduler._note_switch if scheduler._noted else None
+    tracer = scheduler.machine.tracer
+    traced = tracer.packer(CSWITCH) is not None
+    pack_switch, record, cswitch = tracer.packer(CSWITCH) or (_nothing, _nothing, 0)
+    pack_ready, _, ready_thread = tracer.packer(READY_THREAD) or (_nothing, _nothing, 0)
+    on_switch = scheduler._on_switch
     at_quantum_end = scheduler._priority_at_quantum_end
     quantum = scheduler._quantum
     switch_cost = scheduler._switch_cost
@@ -94,8 +103,13 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     if old.priority != priority:
                         running_priority(processor.bit, old.priority, priority)
                     processor.since = now + switch_cost
-                    if note_switch is not None:
-                        note_switch(processor, old, thread)
+                    if traced:
+                        record(
+                            pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
+                                        old.priority, old.state, old.wait_reason, thread.ready_since)
+                        )  # fmt: skip
+                    if on_switch is not None:
+                        on_switch(processor, old, thread)
                     if switch_cost:
                         return advance(processor, event)
                 left = thread.remaining
@@ -141,16 +155,11 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             left = 1
 
     fresh_quantum = scheduler._refresh
-    watched = (
-        scheduler._trace_ready is not None
-        or scheduler._on_ready is not None
-        or scheduler._choose_busy is not None
-        or not scheduler._shared
-    )
+    asked = scheduler._on_ready is not None or scheduler._choose_busy is not None or not scheduler._shared
     processors, running = scheduler.processors, scheduler.running
 
     def slept(thread: Thread) -> None:
-        if watched or thread.state != WAITING or thread.wake_increment or thread.port is not None:
+        if asked or thread.state != WAITING or thread.wake_increment or thread.port is not None:
             slept_in_full(thread)
             return
         priority = thread.priority
@@ -159,6 +168,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         if scheduler.idle_mask or scheduler._selective:
             slept_in_full(thread)
             return
+        now = engine.now
         if lowest >> priority:
             # Nobody to preempt: wait in the one queue that all processors share.
             processor = processors[0]
@@ -167,7 +177,9 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 scheduler.waiting_queues += 1
             if fresh_quantum:
                 thread.quantum_left = quantum
-            thread.ready_since = engine.now
+            thread.ready_since = now
+            if traced:
+                record(pack_ready(now, ready_thread, thread.id, 0))
             thread.state = READY
             thread.processor = processor
             queue.levels[priority].append(thread)
@@ -193,7 +205,6 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             slept_in_full(thread)
             return
         # Preempt: the running thread goes to the head of its priority with the rest of its turn.
-        now = engine.now
         cancel(event)
         ran = now - processor.since
         if ran > 0:
@@ -209,6 +220,8 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         if fresh_quantum:
             thread.quantum_left = quantum
         thread.ready_since = now
+        if traced:
+            record(pack_ready(now, ready_thread, thread.id, 0))
         thread.state = RUNNING
         thread.processor = processor
         thread.last = processor.index
@@ -220,8 +233,13 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             summary ^= lowest
         running[priority] |= bit
         scheduler.running_summary = summary | 1 << priority
-        if note_switch is not None:
-            note_switch(processor, old, thread)
+        if traced:
+            record(
+                pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
+                            low, READY, old.wait_reason, now)
+            )  # fmt: skip
+        if on_switch is not None:
+            on_switch(processor, old, thread)
         processor.plan = None
         delay = expired(processor)
         if delay is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ntlab.engine import INTERRUPT
 from ntlab.machine.processors import DEVICE_LEVEL, DISPATCH_LEVEL, NOMINAL, PASSIVE_LEVEL, Processor
-from ntlab.machine.scheduler import KERNEL_LOGGER
+from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ class Interrupts:
 
     def _start(self, processor: Processor) -> None:
         """Begin the most urgent work, if it is more urgent than what the processor does."""
-        wanted = DEVICE_LEVEL if processor.isr_queue else DISPATCH_LEVEL if processor.dpc_queue else PASSIVE_LEVEL
+        wanted = (
+            DEVICE_LEVEL if processor.isr_queue else DISPATCH_LEVEL if processor.dpc_queue else PASSIVE_LEVEL
+        )
         if wanted <= processor.level:
             return
         if processor.level == PASSIVE_LEVEL:
@@ -98,7 +100,9 @@ class Interrupts:
         else:
             self._suspend(processor)
         processor.level = wanted
-        self._resume(processor, (processor.isr_queue if wanted == DEVICE_LEVEL else processor.dpc_queue).popleft())
+        self._resume(
+            processor, (processor.isr_queue if wanted == DEVICE_LEVEL else processor.dpc_queue).popleft()
+        )
 
     def _suspend(self, processor: Processor) -> None:
         """Put a DPC aside for an interrupt."""
@@ -111,7 +115,9 @@ class Interrupts:
             self.engine.cancel(work.event)
             work.event = None
             ran = self.engine.now - work.resumed
-            work.left = max(0, work.left - (ran if processor.speed == NOMINAL else ran * processor.speed // NOMINAL))
+            work.left = max(
+                0, work.left - (ran if processor.speed == NOMINAL else ran * processor.speed // NOMINAL)
+            )
 
     def _resume(self, processor: Processor, work: Work) -> None:
         now = self.engine.now

@@ -27,7 +27,7 @@ from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
 from ntlab.machine.memory import AddressSpace, Region
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.policy import PagingPolicy
-from ntlab.machine.scheduler import KERNEL_LOGGER
+from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.machine.threads import Request, Thread
 from ntlab.tracing import EventType, event_type
 from ntlab.tracing.tracer import Emitter

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.io import COMPLETED, IoRequest
-from ntlab.machine.scheduler import KERNEL_LOGGER
+from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.machine.threads import Request, Thread
 from ntlab.tracing import event_type
 

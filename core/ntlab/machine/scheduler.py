@@ -18,21 +18,11 @@ from ntlab.errors import SimulationError
 from ntlab.machine.hotpath import plain_actions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.processors import NOMINAL, PRIORITIES, Processor, ReadyQueue
+from ntlab.machine.records import CSWITCH, READY_THREAD, THREAD_END, THREAD_START
 from ntlab.machine.threads import HELD, READY, RUNNING, TERMINATED, WAITING, Compute, Thread
-from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
-
-KERNEL_LOGGER = "NT Kernel Logger"
-CSWITCH = event_type(
-    KERNEL_LOGGER,
-    "Thread/CSwitch",
-    "cpu new_tid old_tid new_priority old_priority old_state old_wait_reason new_ready_time",
-)
-READY_THREAD = event_type(KERNEL_LOGGER, "Dispatcher/ReadyThread", "tid increment")
-THREAD_START = event_type(KERNEL_LOGGER, "Thread/Start", "tid pid name$")
-THREAD_END = event_type(KERNEL_LOGGER, "Thread/End", "tid run_time")
 
 IDLE_TID = 0
 STEPS_AT_ONE_INSTANT = 1_000_000
@@ -91,7 +81,9 @@ class Scheduler:
         """What the engine calls at the end of a stretch and of a sleep: the plain versions where they do."""
         self.expired: Callable[[Processor], int | None] = self._expired
         self.slept: Callable[[Thread], None] = self._slept
-        if self._exact and self._on_charge is None and self._run_limit is None:
+        tracer = self.machine.tracer
+        followed = tracer.has_subscribers(CSWITCH) or tracer.has_subscribers(READY_THREAD)
+        if self._exact and self._on_charge is None and self._run_limit is None and not followed:
             self.expired, self.slept = plain_actions(self)
 
     @property

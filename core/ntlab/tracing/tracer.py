@@ -1,18 +1,19 @@
-"""The tracer: collects flat records, hashes them, hands them on.
+"""The tracer: collects records, hashes them, hands them on.
 
 A mechanism asks once, at boot, for `emitter(event)`: a function that takes one tuple ``(time, id, *fields)``,
-or None where that event is not traced. So tracing that is off costs one test of a local name. The emitter
-is the ``extend`` of a flat list of integers, the cheapest record that CPython can make and one that the
-garbage collector does not walk; the engine lets the tracer empty that list now and then.
+or None where that event is not traced. So tracing that is off costs one test of a local name. A record is
+packed at once into 64-bit little-endian integers, which the garbage collector does not walk and the digest
+takes as they are; the engine lets the tracer empty its buffer now and then.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
+from struct import Struct
 
 from ntlab.tracing.records import EventType, Record, event_type, stable_id, type_of
 
@@ -33,7 +34,7 @@ class Tracer:
         self.enabled = enabled
         self._only = None if only is None else frozenset(only)
         self._keep = keep
-        self._buffer: list[int] = []
+        self._buffer: list[bytes] = []
         self._kept: array[int] = array("q")
         self._sinks: list[Sink] = []
         self._hash = hashlib.sha256()
@@ -44,26 +45,37 @@ class Tracer:
 
     def emitter(self, event: EventType) -> Emitter | None:
         """What to call with ``(time, event.id, *fields)``, or None where the event goes nowhere."""
-        traced = self.enabled and (self._only is None or event.provider in self._only)
         identity = self._own(event).id
-        subscribers = self._subscribers.get(identity, [])
-        if self._partition and (traced or subscribers):
-            emit = self._fan_out(traced, subscribers)
-            return lambda record: emit((record[0], identity, *record[2:]))
-        if not traced and not subscribers:
+        targets: list[Emitter] = list(self._subscribers.get(identity, []))
+        packer = self.packer(event)
+        if packer is not None:
+            pack, append, _ = packer
+            targets.insert(0, lambda record: append(pack(*record)))
+        if not targets:
             return None
-        return self._fan_out(traced, subscribers)
-
-    def _fan_out(self, traced: bool, subscribers: list[Emitter]) -> Emitter:
-        if not subscribers:
-            return self._buffer.extend
-        targets = ([self._buffer.extend] if traced else []) + subscribers
+        if len(targets) == 1 and identity == event.id:
+            return targets[0]
 
         def fan_out(record: tuple[int, ...]) -> None:
+            own = (record[0], identity, *record[2:])
             for target in targets:
-                target(record)
+                target(own)
 
         return fan_out
+
+    def packer(self, event: EventType) -> tuple[Callable[..., bytes], Callable[[bytes], None], int] | None:
+        """The parts of recording, for the few places hot enough to put them together themselves.
+
+        Called as ``append(pack(time, identity, *fields))``; None where the event is not recorded. Whoever
+        uses them must leave an event that has subscribers to `emitter`: see `has_subscribers`.
+        """
+        if not self.enabled or (self._only is not None and event.provider not in self._only):
+            return None
+        return Struct(f"<{2 + len(event.fields)}q").pack, self._buffer.append, self._own(event).id
+
+    def has_subscribers(self, event: EventType) -> bool:
+        """Whether somebody wants the records of `event` as they come."""
+        return bool(self._subscribers.get(self._own(event).id))
 
     def subscribe(self, event: EventType, action: Callable[[tuple[int, ...]], None]) -> None:
         """Call `action` with each record of `event`. Must come before the machine boots."""
@@ -103,13 +115,18 @@ class Tracer:
         """Hash and hand on what has been recorded so far."""
         if not self._buffer:
             return
-        batch = array("q", self._buffer)
+        data = b"".join(self._buffer)
         self._buffer.clear()
-        self._hash.update(batch.tobytes() if struct.pack("=h", 1) == b"\x01\x00" else _swapped(batch))
-        if self._keep:
-            self._kept.extend(batch)
-        for sink in self._sinks:
-            sink(batch)
+        self._hash.update(data)
+        if self._keep or self._sinks:
+            batch = array("q")
+            batch.frombytes(data)
+            if sys.byteorder == "big":
+                batch.byteswap()
+            if self._keep:
+                self._kept.extend(batch)
+            for sink in self._sinks:
+                sink(batch)
 
     def digest(self) -> str:
         """SHA-256 of all records so far, in hexadecimal. The same for the same run, anywhere."""
@@ -138,9 +155,3 @@ class Tracer:
                         fields[name] = value
                 yield Record(flat[at], event.provider, event.name, fields)
             at = stop
-
-
-def _swapped(batch: array) -> bytes:  # type: ignore[type-arg]
-    batch = batch[:]
-    batch.byteswap()
-    return batch.tobytes()

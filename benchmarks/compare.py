@@ -1,4 +1,4 @@
-"""ntlab against SimPy on the same models, in turn, in one run; and what hooks and tracing cost.
+"""ntlab against SimPy on the same models, in turn, in one run, by CPU time; and what hooks and tracing cost.
 
     python benchmarks/compare.py [--rounds 5] [--check]
 

@@ -136,8 +136,8 @@ def workload(*, name: str, summary: str) -> Callable[[type[T]], type[T]]:
     """Make a class a workload: `start(machine)` sets threads going, `measure(machine)` gives metrics.
 
     An experiment names it as PLUGIN.NAME, after the plugin that lists it. If it has a method
-    `restart(machine)`, that is called with a machine that has crashed: it returns the one that boots next (see
-    `Machine.restart`), with its own doings under way again, or None. Without it a crash ends the run.
+    `restart(machine)`, that is called with a machine that has crashed: it returns the one that boots next
+    (see `Machine.restart`), with its own doings under way again, or None. Without it a crash ends the run.
     """
 
     def decorate(cls: type[T]) -> type[T]:

@@ -8,7 +8,8 @@ from attrs import frozen
 
 from ntlab.formats import minidump
 from ntlab.formats.minidump import CrashDump
-from ntlab.machine import Component, LoggedEvent
+from ntlab.machine import Component, LoggedEvent, Machine
+from ntlab.machine.crashes import date_at
 from ntlab.machine.hardware_errors import Kind, device_at
 from ntlab.topology import Tables
 from ntlab_whea import cper
@@ -60,6 +61,34 @@ def named(record: Record, tables: Tables) -> Component | None:
 
 def _device(kind: Kind, number: int | None) -> Component | None:
     return Component(kind, number) if number is not None else None
+
+
+def describe(component: Component | None) -> str:
+    """A component in words."""
+    if component is None:
+        return "unknown component"
+    words = {
+        "processor": "processor {0}",
+        "cache": "processor {0}, cache level {1}",
+        "memory": "node {0}, card {1}, module {2}",
+        "pci": "PCI device {0}",
+        "pcie": "PCI Express device {0}",
+    }
+    return words[component.kind].format(component.number, *component.part)
+
+
+def event_log(machine: Machine) -> str:
+    """The error records in a machine's event log, one a line."""
+    lines = []
+    for event in machine.nonvolatile.log:
+        for record in logged_records([event]):
+            date = date_at(event.time).strftime("%Y-%m-%d %H:%M:%S")
+            fru = record.sections[0].fru_text
+            parts = [describe(named(record, machine.tables)), record.severity.name.lower()]
+            parts += [fru] if fru else []
+            parts += ["of an earlier boot"] if is_previous(record) else []
+            lines.append(f"{date}  {event.provider} {event.event_id}  {', '.join(parts)}")
+    return "\n".join(lines)
 
 
 @frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from attrs import frozen
 
@@ -14,7 +15,7 @@ from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import Duration, Share, Size
 from ntlab.topology import Tables
 from ntlab_whea.cper import Record
-from ntlab_whea.evidence import Crashed, is_previous, logged_records, named, read_dump
+from ntlab_whea.evidence import Crashed, describe, event_log, is_previous, logged_records, named, read_dump
 
 OWNER = "whea.faults"
 
@@ -83,6 +84,19 @@ class Faults:
             self._left.pop()
         self._next(again)
         return again
+
+    def views(self) -> dict[str, Callable[[Machine], str]]:
+        return {"event-log": event_log, "dumps": self._dumps}
+
+    def _dumps(self, machine: Machine) -> str:
+        """What each crash dump tells."""
+        lines = []
+        for lived in self._crashes:
+            if lived.crashed is not None:
+                stop = lived.crashed.dump.bug_check
+                parameters = ", ".join(f"{word:#018x}" for word in (stop.p1, stop.p2, stop.p3, stop.p4))
+                lines.append(f"{stop.code:#010x} ({parameters})  {describe(lived.crashed.component)}")
+        return "\n".join(lines)
 
     def _draw_bad(self, machine: Machine) -> list[Component]:
         """The bad components, worst first, of as many kinds as there are."""

@@ -248,6 +248,13 @@ def test_the_next_boot_finds_what_survives_and_nothing_else() -> None:
     assert len(again.nonvolatile.dumps) == 2
 
 
+def test_a_machine_that_does_not_run_makes_no_bug_check() -> None:
+    machine = boot(1)
+    with pytest.raises(SimulationError, match="which does not run"):
+        machine.bug_check(1)
+    assert machine.crash is None
+
+
 def test_a_machine_that_runs_is_not_restarted() -> None:
     with pytest.raises(SimulationError, match="without having crashed"):
         boot(1).restart(1)

@@ -108,6 +108,34 @@ def test_the_claims_fail_without_the_mechanism(
     assert {claim for claim, holds in claims.items() if not holds} == {f"{name}-{claim}" for claim in fails}
 
 
+def test_an_experiment_may_end_while_the_machine_is_down() -> None:
+    short = {"duration": "2 h", "workload.restart_time": "3 h", "workload.fatal": "100 %"}
+    result = ntlab.run("whea-restart", set={**short, "workload.recoverable": 0}, seeds=2, jobs=1)
+    assert {arm: result.arms[arm].metrics["crashes"].mean for arm in result.arms} == dict.fromkeys(
+        ("before", "after", "no_store", "no_dump"), 1
+    )
+
+
+def test_without_a_restart_a_crash_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Faults, "restart")
+    result = ntlab.run("whea-restart", seeds=2, jobs=1)
+    assert result.arms["after"].metrics["reported_share"].mean < 1
+    bug_checks = result.arms["after"].counters[r"Hardware Errors\bug checks"]
+    assert (bug_checks.low, bug_checks.high) == (1, 1)
+
+
+def test_the_views_tell_what_survived() -> None:
+    def lines(name: str, arm: str) -> list[str]:
+        return ntlab.view("whea-restart", name, arm=arm, set={"workload.errors": 30})[arm].splitlines()
+
+    log, dumps = lines("event-log", "after"), lines("dumps", "after")
+    assert len(dumps) == sum("of an earlier boot" in line for line in log) > 0
+    assert all(line.startswith("0x00000124 (") and "unknown" not in line for line in dumps)
+    assert all(line.startswith("2008-02-27") and "WHEA-Logger" in line for line in log)
+    assert all(line.endswith("unknown component") for line in lines("dumps", "before"))
+    assert lines("event-log", "before") == []
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_both_ways_to_call_hooks_give_the_same_trace(name: str) -> None:
     def digests(hooks: Mode) -> dict[str, str]:

@@ -168,7 +168,8 @@ def _live(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callabl
             if again is None:
                 break
             machine = again
-            machine.run(job.duration)
+            if job.duration is None or machine.engine.now < job.duration:
+                machine.run(job.duration)
         machine.stop()
         return seen(machine)
     except NtlabError:

@@ -91,6 +91,7 @@ class Machine:
         self.threads: dict[int, Thread] = {}
         self._next_id = 4
         self._booted = False
+        self._running = False
         self._left_in_registers: list[LatchedError] = []
 
     # -- life --------------------------------------------------------------------------------------------
@@ -116,11 +117,14 @@ class Machine:
             raise SimulationError(f"{self.name} runs before it is booted")
         if self.crash is not None:
             raise SimulationError(f"{self.name} runs after bug check {self.crash.code:#x}")
+        self._running = True
         try:
             return self.engine.run(until)
         except MachineStopped:
             self.engine.clear()
             return self.engine.now
+        finally:
+            self._running = False
 
     def bug_check(self, code: int, p1: int = 0, p2: int = 0, p3: int = 0, p4: int = 0) -> NoReturn:
         """Stop the machine for good: write the crash dump to its disk and leave the code that runs.
@@ -130,6 +134,8 @@ class Machine:
         """
         if self.partition is not None:
             raise SimulationError(f"bug check {code:#x} in the child partition {self.name} is not modelled")
+        if not self._running:
+            raise SimulationError(f"bug check {code:#x} of {self.name}, which does not run")
         self.crash = crash = Crash(code, (p1, p2, p3, p4), self.engine.now)
         answers = self.hooks.crash_memory(self, crash) if self.hooks.crash_memory is not None else []
         dump = dump_of(self, crash, [memory for answer in answers for memory in answer])

@@ -1,4 +1,4 @@
-"""The arrows of the house: cli -> lab -> machine -> {topology, engine, hooks, tracing}; plugins use the public face."""
+"""cli -> lab -> machine -> {topology, engine, hooks, tracing}; and plugins use the public face only."""
 
 from __future__ import annotations
 

@@ -13,14 +13,6 @@ EXPERIMENTS = [name for name, (plugin, _) in installed().experiment_files.items(
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_both_hook_modes_give_one_digest(name: str) -> None:
-    direct, plain = (ntlab.run(name, seeds=1, hooks=mode) for mode in ("direct", "plain"))
-    assert {arm: one.digest for arm, one in direct.arms.items()} == {
-        arm: one.digest for arm, one in plain.arms.items()
-    }
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_claim_says_what_row_it_is_about_and_where_it_comes_from(name: str) -> None:
     document, source, plugin = find_experiment(name, installed())
     experiment = resolve(document, installed(), source=source, plugin=plugin)

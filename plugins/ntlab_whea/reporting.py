@@ -112,11 +112,11 @@ class Reporting:
             state.free -= 1
         self._phase(source.id, "packet")
         sections = tuple(state.handler(self.machine, latched))
-        self._phase(source.id, "retrieve")
-        retrieve = self.machine.hooks.pshed_retrieve
-        platform = retrieve(self.machine, latched) if self.ask else None
-        packet = Packet(latched, sections, platform if platform is not None else {})
-        self.report(packet)
+        platform = None
+        if self.ask:
+            self._phase(source.id, "retrieve")
+            platform = self.machine.hooks.pshed_retrieve(self.machine, latched)
+        self.report(Packet(latched, sections, platform if platform is not None else {}))
 
     def report(self, packet: Packet) -> None:
         """The one call that reports a hardware error, whatever its source (WheaReportHwError)."""
@@ -131,8 +131,7 @@ class Reporting:
         elif latched.error.severity == "recoverable":
             self._recoverable(packet)
         else:
-            record = self._record(packet)
-            self._crash(packet, record)
+            self._crash(packet, self._record(packet))
 
     def _corrected(self, packet: Packet) -> None:
         latched = packet.latched

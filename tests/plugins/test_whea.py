@@ -162,6 +162,13 @@ def test_a_corrected_error_is_logged(component: Component) -> None:
     assert counts(machine) == {"occurred": 1, "reported": 1, "events": 1}
 
 
+def test_the_handlers_alone_do_not_know_where_it_was() -> None:
+    machine = fail(machine_with(retrieval=False), error(), error(component=PROCESSOR))
+    alone = "notified verify packet report record finalize clear event"
+    assert phases(machine) == f"{alone} {alone}"
+    assert [evidence.named(record, SERVER) for record in logged(machine)] == [None, PROCESSOR]
+
+
 def test_a_corrected_error_below_the_threshold_makes_no_event() -> None:
     machine = fail(machine_with(threshold=2, window=10 * MILLISECOND), *[error()] * 3)
     below = f"{NOTICED} finalize clear"

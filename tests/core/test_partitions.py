@@ -174,6 +174,9 @@ def test_a_guest_with_all_processors_to_itself_is_a_machine(
 ) -> None:
     bare = boot(processors, [rules(quantum=quantum)])
     guest = create(boot(processors), processors=processors, plugins=[rules(quantum=quantum)]).machine
+    # One thread a processor: with more, a turn that ends just when a thread wakes is a tie, and a virtual
+    # processor wakes by an event of its own.
+    works = works[:processors]
     logs: list[dict[str, int]] = []
     for machine in (bare, guest):
         log: dict[str, int] = {}

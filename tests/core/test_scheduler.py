@@ -313,3 +313,25 @@ def test_a_program_that_never_uses_time_is_found_out() -> None:
     machine.create_thread(machine.create_process("p"), endless(), name="busy")
     with pytest.raises(SimulationError, match="busy"):
         machine.run(1)
+
+
+def test_turns_of_a_nanosecond_progress_at_a_quarter_of_the_speed() -> None:
+    machine = boot(1, [rules(quantum=1)], trace=True)
+    machine.processors[0].speed = NOMINAL // 4
+    process = machine.create_process("p")
+    for name in "ab":
+        machine.create_thread(process, bursts(2), name=name)
+    machine.run()
+    # 16 ns of processor time for 4 ns of work: whatever the slices, none of it is lost.
+    assert ends(machine) == {"a": 15, "b": 16}
+
+
+def test_a_change_of_speed_does_not_cut_a_switch_short() -> None:
+    machine = boot(1, [rules(quantum=10, switch_cost=6)], trace=True)
+    process = machine.create_process("p")
+    for name in "ab":
+        machine.create_thread(process, bursts(10), name=name)
+    cpu = machine.processors[0]
+    machine.engine.at(12, lambda _: machine.scheduler.set_speed(cpu, NOMINAL // 2))
+    machine.run()
+    assert ends(machine) == {"a": 10, "b": 36}

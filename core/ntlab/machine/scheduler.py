@@ -409,7 +409,8 @@ class Scheduler:
         if processor.speed == NOMINAL:
             end = start + thread.remaining
         elif processor.speed:
-            end = start - (-thread.remaining * NOMINAL // processor.speed)
+            parts = thread.remaining * NOMINAL - thread.fraction if thread.remaining else 0
+            end = start - (-parts // processor.speed)
         else:
             return None
         if processor.level:
@@ -459,7 +460,9 @@ class Scheduler:
             if processor.speed == NOMINAL:
                 thread.remaining -= ran
             else:
-                thread.remaining = max(0, thread.remaining - ran * processor.speed // NOMINAL)
+                done = ran * processor.speed + thread.fraction
+                thread.remaining = max(0, thread.remaining - done // NOMINAL)
+                thread.fraction = done % NOMINAL if thread.remaining else 0
             if not self._by_tick:
                 thread.quantum_left -= ran
             if self._on_charge is not None:
@@ -614,10 +617,10 @@ class Scheduler:
         """End a thread's present work: its program goes on when it next runs. Returns what was left."""
         processor = thread.processor
         if thread.state != RUNNING or processor is None:
-            left, thread.remaining = thread.remaining, 0
+            left, thread.remaining, thread.fraction = thread.remaining, 0, 0
             return left
         self._pause(processor, thread)
-        left, thread.remaining = thread.remaining, 0
+        left, thread.remaining, thread.fraction = thread.remaining, 0, 0
         self._plan(processor)
         return left
 
@@ -660,9 +663,10 @@ class Scheduler:
             return
         self._pause(processor, thread)
         processor.speed = speed
-        processor.since = self.engine.now
-        if not self._by_tick:
-            processor.ticked = self.engine.now
+        if processor.since < self.engine.now:  # else it is amid a switch, and that is not over yet
+            processor.since = self.engine.now
+            if not self._by_tick:
+                processor.ticked = self.engine.now
         if thread.virtual is not None:
             thread.virtual.follow()
         if speed and thread.spinning is not None:

@@ -82,6 +82,7 @@ class Thread:
         "apcs",
         "base_priority",
         "context",
+        "fraction",
         "id",
         "ideal",
         "last",
@@ -121,6 +122,7 @@ class Thread:
         self.last = 0
         self.processor: Processor | None = None
         self.remaining = 0
+        self.fraction = 0  # what it did beyond that at other speeds, in parts of NOMINAL of a ns
         self.quantum_left = 0
         self.raised = 0  # how many locks it holds or spins on: not preemptible while above 0
         self.spinning: Any = None  # the lock it spins on

@@ -106,11 +106,11 @@ class Bystander:
 
     @hookimpl
     def machine_booted(self, machine):
+        Bystander.looked = True
         self.draws = machine.streams.stream("bystander")
 
     @hookimpl
     def context_switched(self):
-        Bystander.looked = True
         self.draws.random()
 
     @hookimpl

@@ -100,7 +100,7 @@ def test_jobs(name: str) -> None:
 BYSTANDER = """
 from ntlab import hookimpl, plugin
 
-@plugin(name="bystander", summary="Looks on, and draws.", release="ws2008r2")
+@plugin(name="bystander", summary="Looks on, and draws.", release="ws2003")
 class Bystander:
     looked = False
 

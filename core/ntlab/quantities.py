@@ -39,7 +39,7 @@ _SIZE = {
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }  # fmt: skip
 _RATE = {f"{unit}/s": factor for unit, factor in _SIZE.items()}
-_NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*\Z")
+_NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\s\d].*?)?\s*\Z")
 
 
 class QuantityError(ValueError):
@@ -58,6 +58,8 @@ def _parse(text: object, units: dict[str, int], kind: str, example: str) -> int:
     value = Exact(number.replace("_", "")) * units[unit]
     if value.denominator != 1:
         raise QuantityError(f"{text!r} is finer than the base unit of a {kind}")
+    if not -(1 << 63) <= value < 1 << 63:  # records hold signed 64 bits
+        raise QuantityError(f"{text!r} is too large for a {kind}")
     return value.numerator
 
 
@@ -96,15 +98,15 @@ def _format(value: float, steps: list[tuple[int, str]]) -> str:
 
 
 def format_duration(nanoseconds: float) -> str:
-    """"15.6 ms" from 15_600_000."""
+    """ "15.6 ms" from 15_600_000."""
     return _format(nanoseconds, [(10**9, "s"), (10**6, "ms"), (10**3, "us"), (1, "ns")])
 
 
 def format_size(size: float) -> str:
-    """"64 KiB" from 65_536."""
+    """ "64 KiB" from 65_536."""
     return _format(size, [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")])
 
 
 def format_rate(rate: float) -> str:
-    """"6.4 GB/s" from 6_400_000_000."""
+    """ "6.4 GB/s" from 6_400_000_000."""
     return _format(rate, [(10**9, "GB/s"), (10**6, "MB/s"), (10**3, "kB/s"), (1, "B/s")])

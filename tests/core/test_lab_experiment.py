@@ -134,6 +134,7 @@ CHANGES = [
     ('name = "mine"', "name = 'a/b'", "mine.toml: name: 'a/b' is no name; expected letters"),
     ('name = "mine"', "", "mine.toml: the key 'name' is missing"),
     ('duration = "2 s"', "duration = 2", "mine.toml: duration: 2 is not a duration; expected"),
+    ('duration = "2 s"', 'duration = "-2 s"', "mine.toml: duration: -2 s is no time to run; expected 0 s"),
     ('duration = "2 s"', 'duration = "2 kg"', "mine.toml: duration: '2 kg' has the unit 'kg'"),
     ('use = "toy_base.runners"', "", "mine.toml: workload: the key 'use' is missing"),
     ("toy_base.runners", "toy_base.walkers", "mine.toml: workload.use: unknown workload 'walkers'"),
@@ -179,6 +180,7 @@ def test_claims_have_their_own_ids() -> None:
         ({"befor.workload.threads": 5}, "unknown arm 'befor'"),
         ({"threads": 5}, "--set: 'threads' sets nothing; expected duration"),
         ({"duration": "soon"}, "--set: duration: 'soon' is not a duration"),
+        ({"duration": "-1 s"}, "--set: duration: -1 s is no time to run"),
         ({"a.b.c.d": 1}, "sets nothing"),
     ],
 )  # fmt: skip
@@ -198,6 +200,8 @@ def test_hardware_that_would_do_nothing_is_refused() -> None:
     [
         (b"name = ", "is not valid TOML"),
         (b"\xff\xfe", "is not UTF-8"),
+        (b"seeds = " + b"9" * 5000, "is not valid TOML: Exceeds the limit"),
+        (b"seeds = " + b"[" * 5000, "is not valid TOML: maximum recursion"),
         (None, "cannot be read: No such file"),
     ],
 )

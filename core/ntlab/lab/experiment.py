@@ -185,12 +185,17 @@ def resolve(
             raise UserError(
                 f"{name!r} is no name for an arm", where=str(top / "arms"), expected="an identifier"
             )
+    mine = _UserSettings(settings or {}, table, registry)
+    duration = table.duration if mine.duration is None else mine.duration
+    if duration is not None and duration < 0:
+        where = str(top / "duration") if mine.duration is None else "--set: duration"
+        text = written(duration, Duration)
+        raise UserError(f"{text} is no time to run", where=where, expected="0 s or more")
     chosen_seeds = table.seeds if seeds is None else seeds
     if chosen_seeds < 1:
         where = str(top / "seeds") if seeds is None else "--seeds"
         raise UserError(f"{chosen_seeds} seeds", where=where, expected="at least 1")
     use, workload_options = _workload(table, top)
-    mine = _UserSettings(settings or {}, table, registry)
     if hardware is not None and all(arm.hardware is not None for arm in table.arms.values()):
         raise UserError("has no effect: every arm names its own hardware", where="--hardware")
     default_hardware = hardware if hardware is not None else _hardware(table.hardware, folder)
@@ -215,7 +220,7 @@ def resolve(
         ledger=table.ledger,
         hardware=default_hardware,
         use=use,
-        duration=table.duration if mine.duration is None else mine.duration,
+        duration=duration,
         seeds=chosen_seeds,
         arms=arms,
         claims=_claims(table, top),

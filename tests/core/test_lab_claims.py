@@ -118,6 +118,8 @@ def test_it_says_what_was_compared() -> None:
         "after // 2 < 1",
         "+after < 1",
         "after < 1j",
+        "after < " + "-" * 10_000 + "1",
+        "after < " + "(" * 10_000 + "1" + ")" * 10_000,
         "max(*after) < 1",
     ],
 )

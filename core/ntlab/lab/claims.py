@@ -108,7 +108,7 @@ def parse_expectation(text: str, arms: Sequence[str], where: str) -> Expectation
     """Read an expectation over these arms. Raises UserError, naming `where`, for anything else."""
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
         raise UserError(f"{text!r} cannot be read", where=where, expected=_FORM) from None
     parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
     comparisons = []

@@ -249,5 +249,5 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from None
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text: {error.reason}", where=str(file)) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number or a nesting may be longer than Python reads
         raise UserError(f"is not valid TOML: {error}", where=str(file)) from None

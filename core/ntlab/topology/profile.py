@@ -134,7 +134,7 @@ def read(path: Path) -> Topology:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TopologyError(f"cannot be read: {error.strerror}", where=where) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number or a nesting may be longer than Python reads
         raise TopologyError(f"not TOML: {error}", where=where) from None
     keys = (
         "name",

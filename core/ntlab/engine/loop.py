@@ -43,7 +43,7 @@ class Engine:
     """A clock and the queue of what will happen.
 
     `now` is the present time in ns; `events` counts the actions called so far. `idle_work`, if set, is
-    called every few ten thousand events, between two events: the tracer empties its buffer there.
+    called every thousand events, between two of them: the tracer empties its buffer there.
     """
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Engine:
         "now",
     )
 
-    BATCH = 1 << 15
+    BATCH = 1 << 10  # what has been recorded since the last one is still in the processor's cache
 
     def __init__(self) -> None:
         self.now = 0
@@ -194,7 +194,7 @@ class Engine:
         return self.now
 
     def _run_batch(self, until: int) -> bool:
-        """Let some thousand events happen. Returns whether there are more."""
+        """Let about a thousand events happen. Returns whether there are more."""
         times, events, special = self._times, self._events, self._special
         pop, push, put = heappop, heappush, events.setdefault
         done = dead = 0

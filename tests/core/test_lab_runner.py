@@ -192,13 +192,21 @@ def test_an_output_folder_that_cannot_be_is_told_before_anything_runs(tmp_path: 
         ntlab.run("toy-turns", out=tmp_path / "file", progress=lambda *_: pytest.fail("something ran"))
 
 
+@pytest.mark.parametrize("taken", ["toy-turns.json", "toy-turns.runs.jsonl"])
+def test_a_result_file_that_cannot_be_is_told(tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).mkdir()
+    with pytest.raises(UserError, match="cannot be written to: Is a directory"):
+        ntlab.run("toy-turns", seeds=1, out=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (None, "cannot be read"),
         ("{", "is not JSON"),
         ("[]", "is not a result of ntlab"),
-        ('{"format": "ntlab-result-1"}', "is no whole result: 'definition' is missing"),
+        ("[" * 100_000, "is not JSON: maximum recursion"),
+        ('{"format": "ntlab-result-1"}', "the key 'definition' is missing"),
     ],
 )
 def test_what_is_no_result_is_told(tmp_path: Path, content: str | None, told: str) -> None:
@@ -206,6 +214,34 @@ def test_what_is_no_result_is_told(tmp_path: Path, content: str | None, told: st
     if content is not None:
         file.write_text(content)
     with pytest.raises(UserError, match=rf"result.json: {told}"):
+        ntlab.rerun(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("runs", "abc", "runs: 'abc' is not a list"),
+        ("runs", [], "runs: holds no finished run"),
+        ("runs", [5], r"runs.\[0\]: 5 is not a table"),
+        ("profiles", {"uni": 5}, "profiles.uni: 5 is of the wrong kind; expected text"),
+        ("hooks", "plane", "unknown hook mode 'plane'"),
+    ],
+)
+def test_a_result_that_was_changed_is_told(tmp_path: Path, key: str, value: object, told: str) -> None:
+    ntlab.run("toy-turns", seeds=1, out=tmp_path)
+    file = tmp_path / "toy-turns.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(UserError, match=told):
+        ntlab.rerun(file)
+
+
+def test_a_recorded_run_that_the_experiment_has_not_is_told(tmp_path: Path) -> None:
+    ntlab.run("toy-turns", seeds=1, out=tmp_path)
+    file = tmp_path / "toy-turns.json"
+    content = json.loads(file.read_text())
+    content["runs"][0]["seed"] = 77
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="'before' with seed 77 is no run of its experiment"):
         ntlab.rerun(file)
 
 

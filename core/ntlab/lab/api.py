@@ -131,34 +131,35 @@ def rerun(
     """Make the runs of a result file again, from what the file holds, and compare their digests."""
     registry = installed()
     path = Path(result)
-    content = read_result(path)
-    try:
-        definition, profiles = content["definition"], dict(content["profiles"])
-        recorded = {(run["arm"], run["seed"]): run["digest"] for run in content["runs"]}
-        plugin, kept_versions, kept_hooks = content["plugin"], content["versions"], content["hooks"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"is no whole result: {error} is missing", where=str(path)) from None
-    experiment = resolve(definition, registry, source=str(path), plugin=plugin)
+    kept = read_result(path)
+    experiment = resolve(kept.definition, registry, source=str(path), plugin=kept.plugin)
     with tempfile.TemporaryDirectory() as folder:
         hardware = {}
-        for at, (name, profile) in enumerate(profiles.items()):
+        for at, (name, profile) in enumerate(kept.profiles.items()):
             file = Path(folder) / f"{at}.toml"
             file.write_text(profile, encoding="utf-8")
             hardware[name] = _load(str(file), f"{path}: profiles")
     for arm in experiment.arms.values():
         if arm.hardware not in hardware:
             raise UnknownNameError("hardware", arm.hardware, hardware, where=f"{path}: profiles")
-    work = [
-        job
-        for job in jobs_of(experiment, hooks_mode(hooks or kept_hooks))
-        if (job.arm.name, job.seed) in recorded
-    ]
+    jobs_by_run = {
+        (job.arm.name, job.seed): job for job in jobs_of(experiment, hooks_mode(hooks or kept.hooks))
+    }
+    recorded = {(run.arm, run.seed): run.digest for run in kept.runs}
+    if not recorded:
+        raise UserError("holds no finished run", where=f"{path}: runs")
+    for arm_name, seed in recorded:
+        if (arm_name, seed) not in jobs_by_run:
+            raise UserError(
+                f"{arm_name!r} with seed {seed} is no run of its experiment", where=f"{path}: runs"
+            )
+    work = [job for run, job in jobs_by_run.items() if run in recorded]
     runs = _collect(work, {experiment.name: experiment}, hardware, jobs, progress, None)
     here = versions([experiment], registry)
     return Rerun(
         experiment=experiment.name,
         digests={(run.arm, run.seed): (recorded[run.arm, run.seed], run.digest) for run in runs},
-        versions=_differences(kept_versions, here),
+        versions=_differences(kept.versions, here),
     )
 
 

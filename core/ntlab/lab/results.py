@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ntlab._version import __version__
 from ntlab.errors import PluginError, UnknownNameError, UserError
 from ntlab.lab.claims import Comparison
 from ntlab.lab.experiment import Claim, Experiment
+from ntlab.lab.options import Place, structure
 from ntlab.lab.registry import Registry
 from ntlab.lab.runner import Hooks, Run
 from ntlab.lab.statistics import Estimate, estimate, paired_difference
@@ -336,38 +338,60 @@ def run_to_json(run: Run) -> dict[str, Any]:
     return attrs.asdict(run, filter=lambda field, _: field.name != "experiment")
 
 
+@attrs.frozen(kw_only=True)
+class Kept:
+    """What a result file holds of how it was made: all that it takes to make its runs again."""
+
+    definition: dict[str, Any]
+    hooks: str
+    runs: tuple[Run, ...]
+    profiles: dict[str, str]
+    versions: dict[str, Any]
+    plugin: str | None = None
+
+
 class Output:
-    """A folder that results are written to. Finished runs are in it at once, whatever happens later."""
+    """A folder that results are written to. Finished runs are in it at once, whatever happens later.
+
+    Every method raises UserError where the folder cannot be written to (any more).
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Raises UserError where the folder cannot be made or written to."""
         self.folder = folder
-        try:
+        with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-        except OSError as error:
-            raise UserError(f"cannot be written to: {error.strerror}", where=os.fspath(folder)) from None
 
     def journal(self, experiment: Experiment) -> Path:
         """Where finished runs are kept until the result is whole."""
         return self.folder / f"{experiment.name}.runs.jsonl"
 
     def begin(self, experiment: Experiment) -> None:
-        self.journal(experiment).write_text("", encoding="utf-8")
+        with self._writing():
+            self.journal(experiment).write_text("", encoding="utf-8")
 
     def add(self, experiment: Experiment, run: Run) -> None:
-        with self.journal(experiment).open("a", encoding="utf-8") as journal:
+        with self._writing(), self.journal(experiment).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(run_to_json(run)) + "\n")
 
     def finish(self, result: Result) -> Path:
         """Write the result; its journal has served."""
-        file = result.write(self.folder)
-        self.journal(result.experiment).unlink()
+        with self._writing():
+            file = result.write(self.folder)
+            self.journal(result.experiment).unlink(missing_ok=True)
         return file
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = os.fspath(error.filename or self.folder)
+            raise UserError(f"cannot be written to: {error.strerror}", where=where) from None
 
-def read_result(path: Path) -> dict[str, Any]:
+
+def read_result(path: Path) -> Kept:
     """A result file's content; or that of the only one in a folder. Raises UserError."""
     if path.is_dir():
         files = sorted(path.glob("*.json"))
@@ -380,11 +404,15 @@ def read_result(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested too deeply
         raise UserError(f"is not JSON: {error}", where=str(path)) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError("is not a result of ntlab", where=str(path), expected=f'"format": "{FORMAT}"')
-    return content
+    names = [field.name for field in attrs.fields(Kept)]
+    kept = {name: content[name] for name in names if content.get(name) is not None}
+    if isinstance(runs := kept.get("runs"), list):
+        kept["runs"] = [{**run, "experiment": ""} if isinstance(run, dict) else run for run in runs]
+    return structure(kept, Kept, Place(str(path)))  # type: ignore[no-any-return]
 
 
 def _signed(effect: Estimate, unit: str) -> str:

@@ -32,6 +32,7 @@ def test_a_value_has_its_unit(value: float, unit: str, text: str) -> None:
         (Estimate(225_340_000, 179_390_000, 271_290_000, 3), "ns", "225.3 ± 46 ms"),
         (Estimate(14046.2, 14041.8, 14050.6, 5), "1/s", "14046 ± 4.4 1/s"),
         (Estimate(95, 95, 95, 5), "ns", "95 ns"),
+        (Estimate(3040, 2930, 3150, 5), "1/s", "3040 ± 110 1/s"),
     ],
 )
 def test_an_interval_is_in_the_scale_of_its_mean(estimate: Estimate, unit: str, text: str) -> None:

@@ -97,7 +97,8 @@ def format_estimate(estimate: Estimate, unit: str) -> str:
         return mean
     factor, name = _scale(estimate.mean, unit)
     half = (estimate.high - estimate.low) / 2 / factor
-    return f"{mean.removesuffix(name)} ± {half:.2g}{name}"
+    digits = f"{half:.2g}" if half < 100 else f"{half:.0f}"
+    return f"{mean.removesuffix(name)} ± {digits}{name}"
 
 
 def _scale(value: float, unit: str) -> tuple[float, str]:

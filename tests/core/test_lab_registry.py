@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ntlab
 from distributions import TOY, write_distribution
 from ntlab import plugin
 from ntlab.errors import PluginError, UnknownNameError, UserError
@@ -175,3 +176,63 @@ def test_entry_points_are_read_without_importing(toy: None, monkeypatch: pytest.
     monkeypatch.setattr(metadata.EntryPoint, "load", refuse)
     assert len(installed().names()) == 4
     assert len(installed().experiment_files) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("limit: int", "missing 1 required positional argument: 'limit'"),
+        ("limit: int = option(1, help='', minimum=2)", "1 is out of range; expected at least 2"),
+        ("limit: Nope = option(1, help='')", "name 'Nope' is not defined"),
+    ],
+)
+def test_options_that_cannot_be_are_the_plugin_s_fault(
+    tmp_path: Path, use_distributions: Use, body: str, told: str
+) -> None:
+    source = (
+        "from __future__ import annotations\nfrom ntlab import option, plugin\n"
+        f"@plugin(name='one', summary='', release='ws2003')\nclass One:\n    {body}\n"
+    )
+    write_distribution(
+        tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules={"ntlab_one.py": source}
+    )
+    use_distributions(tmp_path)
+    with pytest.raises(PluginError, match=f"plugin 'one': .*{told}"):
+        _ = installed().plugin("one").info
+
+
+def test_a_module_that_exits_is_named(tmp_path: Path, use_distributions: Use) -> None:
+    modules = {"ntlab_one.py": "raise SystemExit(7)"}
+    write_distribution(tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules=modules)
+    use_distributions(tmp_path)
+    with pytest.raises(PluginError, match=r"plugin 'one': .*SystemExit: 7"):
+        _ = installed().plugin("one").info
+
+
+@pytest.mark.parametrize(
+    ("measure", "told"),
+    [
+        ("", "the workload 'w' has no method 'measure'"),
+        ("def measure(self, machine): return None", "measured None; expected Metrics"),
+        ("def measure(self, machine): return [5]", "measured 5; expected a Metric"),
+        ("def measure(self, machine): return [Metric('m', 'x')]", "measured 'm' as 'x'"),
+        ("def measure(self, machine): raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_workload_that_breaks_its_contract_is_named(
+    tmp_path: Path, use_distributions: Use, measure: str, told: str
+) -> None:
+    source = (
+        "from ntlab import Metric, plugin, workload\n"
+        "@workload(name='w', summary='')\nclass W:\n    def start(self, machine): pass\n"
+        f"    {measure}\n"
+        "@plugin(name='one', summary='', release='ws2003', workloads=(W,))\nclass One: pass\n"
+    )
+    write_distribution(
+        tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules={"ntlab_one.py": source}
+    )
+    use_distributions(tmp_path)
+    file = tmp_path / "mine.toml"
+    file.write_text('name = "mine"\nhardware = "uni"\nworkload = { use = "one.w" }\narms = { a = {} }\n')
+    with pytest.raises(PluginError, match=f"plugin 'one': .*{told}"):
+        ntlab.run(file)

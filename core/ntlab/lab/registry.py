@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 
 from ntlab.errors import PluginError, UnknownNameError, UserError
+from ntlab.lab.options import options_written
 from ntlab.plugin import RELEASES, PluginInfo, WorkloadInfo, plugin_info, workload_info
 
 GROUP = "ntlab.plugins"
@@ -39,7 +40,7 @@ class InstalledPlugin:
         """What the plugin says of itself. Raises PluginError where it cannot be imported or is no plugin."""
         try:
             cls = self._entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"cannot be imported from the distribution {self.distribution!r}: "
                 f"{type(error).__name__}: {error}",
@@ -52,12 +53,20 @@ class InstalledPlugin:
                 f"says name={info.name!r}",
                 plugin=self.name,
             )
+        _check_defaults(info.cls, "the plugin", self.name)
         return info
 
     @cached_property
     def workloads(self) -> dict[str, WorkloadInfo]:
         """The workloads the plugin brings, by their name without the plugin's."""
         described = [workload_info(cls) for cls in self.info.workloads]
+        for info in described:
+            _check_defaults(info.cls, f"the workload {info.name!r}", self.name)
+            for needed in ("start", "measure"):
+                if not callable(getattr(info.cls, needed, None)):
+                    raise PluginError(
+                        f"the workload {info.name!r} has no method {needed!r}", plugin=self.name
+                    )
         return {info.name: info for info in described}
 
     @property
@@ -83,6 +92,16 @@ class InstalledPlugin:
                 break
             folder = folder / part
         return folder
+
+
+def _check_defaults(cls: type, what: str, plugin: str) -> None:
+    """Options without a default, with one that they refuse, or of a type that is not known."""
+    try:
+        options_written(cls())
+    except Exception as error:
+        raise PluginError(
+            f"{what} cannot be built with its defaults: {type(error).__name__}: {error}", plugin=plugin
+        ) from error
 
 
 @attrs.frozen(slots=False)

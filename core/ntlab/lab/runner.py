@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -96,8 +96,7 @@ def simulate(job: Job, tables: Tables) -> Run:
     parts = _Parts(job)
 
     def measured(machine: Machine) -> Run:
-        metrics = list(parts.workload.measure(machine))
-        _check_metrics(metrics, job.use)
+        metrics = _checked(parts.workload.measure(machine), job.use)
         return Run(
             experiment=job.experiment,
             arm=job.arm.name,
@@ -174,25 +173,30 @@ def _live(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callabl
         return seen(machine)
     except NtlabError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         blamed = _blamed(error, job, machine)
         if blamed is None:
             raise
         raise blamed from error
 
 
-def _check_metrics(metrics: Sequence[Metric], use: str) -> None:
-    names = [metric.name for metric in metrics]
+def _checked(measured: object, use: str) -> list[Metric]:
+    """The metrics of a workload. Raises PluginError for anything else."""
+    plugin = use.partition(".")[0]
+    if not isinstance(measured, Iterable):
+        raise PluginError(f"the workload {use!r} measured {measured!r}; expected Metrics", plugin=plugin)
+    metrics = list(measured)
     for metric in metrics:
-        if names.count(metric.name) > 1:
+        if not isinstance(metric, Metric):
+            raise PluginError(f"the workload {use!r} measured {metric!r}; expected a Metric", plugin=plugin)
+        if sum(other.name == metric.name for other in metrics) > 1:
             wrong = "twice"
-        elif not math.isfinite(metric.value):
-            wrong = f"as {metric.value}"
+        elif not isinstance(metric.value, (int, float)) or not math.isfinite(metric.value):
+            wrong = f"as {metric.value!r}"
         else:
             continue
-        raise PluginError(
-            f"the workload {use!r} measured {metric.name!r} {wrong}", plugin=use.partition(".")[0]
-        )
+        raise PluginError(f"the workload {use!r} measured {metric.name!r} {wrong}", plugin=plugin)
+    return metrics
 
 
 def execute(jobs: Sequence[Job], tables: Mapping[str, Tables], processes: int) -> Generator[Run]:
@@ -245,7 +249,7 @@ def _quiet_collector() -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-def _blamed(error: Exception, job: Job, machine: Machine | None) -> PluginError | None:
+def _blamed(error: BaseException, job: Job, machine: Machine | None) -> PluginError | None:
     """The plugin, and its hook, that an exception came out of; None where it is none's."""
     from ntlab.hooks import blame
 
@@ -260,7 +264,7 @@ def _blamed(error: Exception, job: Job, machine: Machine | None) -> PluginError 
     return PluginError(what, plugin=plugin, hook=hook)
 
 
-def _nearest_plugin(error: Exception, job: Job) -> tuple[str, str] | None:
+def _nearest_plugin(error: BaseException, job: Job) -> tuple[str, str] | None:
     """Whose code an exception passed last: a plugin's outside a hook (an event, a child machine), before the
     machine was complete, or a workload's. The second is the hook, or "" where it was none."""
     registry = installed()

@@ -62,31 +62,27 @@ def judge(name: str, **change: str) -> dict[str, bool]:
     return {found.claim.id: found.holds for found in result.claims}
 
 
-EXPECTED = {
-    "numa-home": {"numa-home-invariant", "numa-home-latency"},
-    "numa-fallback": {
-        "numa-fallback-near",
-        "numa-fallback-displaces",
-        "numa-fallback-latency",
-        "numa-fallback-invariant",
-    },
-    "numa-moved": {"numa-moved-remote", "numa-moved-latency"},
+FALLBACK = {
+    "numa-fallback-near",
+    "numa-fallback-displaces",
+    "numa-fallback-latency",
+    "numa-fallback-invariant",
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", ["numa-home", "numa-fallback", "numa-moved"])
 def test_the_claims_hold_and_fail_without_the_mechanism(name: str) -> None:
     claims = judge(name)
     assert all(claims.values()), claims
     neutral = judge(name, allocation="current", fallback="any")
-    assert {claim for claim, holds in neutral.items() if not holds} == EXPECTED[name]
+    assert not any(neutral.values()), neutral
 
 
 @pytest.mark.parametrize(
     ("left_out", "fail"),
     [
-        ({"fallback": "any"}, EXPECTED["numa-fallback"] - {"numa-fallback-invariant"}),
-        ({"allocation": "current"}, EXPECTED["numa-fallback"] - {"numa-fallback-displaces"}),
+        ({"fallback": "any"}, FALLBACK - {"numa-fallback-invariant"}),
+        ({"allocation": "current"}, FALLBACK - {"numa-fallback-displaces"}),
     ],
 )
 def test_each_rule_carries_its_own_claims(left_out: dict[str, str], fail: set[str]) -> None:

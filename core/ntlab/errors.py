@@ -57,7 +57,7 @@ class UnknownNameError(UserError):
             shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
             expected = f"one of: {shown}"
         else:
-            expected = f"no {kind} is known here"
+            expected = f"none: no {kind} is known here"
         super().__init__(f"unknown {kind} {name!r}", where=where, expected=expected)
 
 

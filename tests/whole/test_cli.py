@@ -197,6 +197,7 @@ MISTAKES = [
     ),
     (["run", "toy-turns", "--view", "ends", "--arm", "befor"], "unknown arm 'befor'"),
     (["run", "toy-turns", "--arm", "before"], "--arm: has no effect without --view"),
+    (["run", "toy-turns", "--view", "ends", "--out", "x"], "--out: has no effect with --view"),
     (["run"], "the following arguments are required"),
     (["claims", "toy-more-swiches"], "unknown claim 'toy-more-swiches'"),
     (["plugins", "show", "toy_bass"], "unknown plugin 'toy_bass'"),
@@ -331,6 +332,12 @@ def test_a_terminal_gets_colours_and_whole_words() -> None:
     assert process.returncode == 0
     assert b"\x1b[32mholds" in shown
     assert b"toy-more-switches" in shown
+
+
+def test_a_locale_without_the_character_is_no_error() -> None:
+    done = ntlab_process("run", "toy-turns", "--jobs", "1", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "? " in done.stdout
 
 
 def test_a_reader_who_leaves_is_no_error() -> None:

@@ -7,6 +7,7 @@ Exit codes: 0 all is well, 1 a claim fails or a digest differs, 2 a mistake of t
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -28,8 +29,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    asked = _parser().parse_args(arguments)
+    traceback = False
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # "±" is "?" where the locale has no such character
+        asked = _parser().parse_args(arguments)
+        traceback = asked.traceback
         code: int = asked.command(asked)
         sys.stdout.flush()
         return code
@@ -41,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell_of_interrupt(interrupt)
         return INTERRUPTED
     except (UserError, PluginError) as error:
-        if asked.traceback:
+        if traceback:
             _print_traceback()
         print(f"ntlab: error: {' '.join(str(error).split())}", file=sys.stderr)
         return MISTAKE
@@ -155,6 +161,9 @@ def _run(asked: argparse.Namespace) -> int:
 
     settings = dict(parse_setting(text) for text in asked.set)
     if asked.view is not None:
+        for option in ("seeds", "out", "jobs"):
+            if getattr(asked, option) is not None:
+                raise UserError("has no effect with --view", where=f"--{option}")
         return _show_view(asked, settings)
     if asked.arm is not None:
         raise UserError("has no effect without --view", where="--arm")
@@ -272,7 +281,7 @@ def _jobs(asked: argparse.Namespace) -> int:
 
 
 def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1, ensure_ascii=False))
+    print(json.dumps(content, indent=1))
 
 
 def _print_traceback() -> None:

@@ -16,7 +16,6 @@ from ntlab_ws2003.scheduling import Scheduling
     name="ws2003",
     summary="The policies of Windows Server 2003.",
     release="ws2003",
-    ledger=("N1",),
 )
 class Ws2003(Scheduling, InputOutput, MemoryManagement, PageWriting, HardwareErrorHandling):
     """Windows Server 2003 as far as the features need it.

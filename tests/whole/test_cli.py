@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -378,6 +379,26 @@ def test_an_interrupt_leaves_finished_runs_and_no_traceback(jobs: str, tmp_path:
     content = json.loads((tmp_path / "toy-turns.json").read_text())
     assert 2 <= len(content["runs"]) < 400
     assert not content["complete"]
+
+
+def test_a_process_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
+    arguments = ["run", "toy-turns", "--seeds", "200", "--set", "workload.pause=0.1", "--jobs", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ntlab", *arguments, "--out", str(tmp_path)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        journal = tmp_path / "toy-turns.runs.jsonl"
+        while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") >= 2):
+            time.sleep(0.02)
+        process.kill()
+        try:
+            process.communicate(timeout=30)  # ends when the last process that holds the pipe does
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("code", ["import ntlab", "from ntlab.cli.main import main; main(['--help'])"])

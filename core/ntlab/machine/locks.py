@@ -53,7 +53,9 @@ class SpinLock:
 
     def __init__(self, machine: Machine, identity: int, name: str, discipline: Discipline) -> None:
         if discipline not in ("fifo", "test_and_set"):
-            raise SimulationError(f"unknown lock discipline {discipline!r}; expected 'fifo' or 'test_and_set'")
+            raise SimulationError(
+                f"unknown lock discipline {discipline!r}; expected 'fifo' or 'test_and_set'"
+            )
         self.machine = machine
         self.id = identity
         self.name = name

@@ -17,6 +17,7 @@ from typing import Any
 
 import models_ntlab
 import models_simpy
+
 from ntlab import hookimpl, plugin
 
 FLOORS = {"timeouts": 1.2, "ping_pong": 4.0, "m_m_4": 2.5, "round_robin": 3.0, "preemptive": 10.0}

@@ -8,12 +8,13 @@ from itertools import cycle
 from time import process_time
 from typing import Any
 
+from workloads import MS, Work, delays, interactive
+
 from ntlab import __version__, hookimpl, plugin
 from ntlab.engine import Engine
 from ntlab.machine import Compute, Machine, Mailbox, SchedulerPolicy, Sleep, Stage
 from ntlab.topology import Tables, Topology
 from ntlab.tracing import Tracer
-from workloads import MS, Work, delays, interactive
 
 
 @plugin(name="rules", summary="One ready queue for all processors, turns of 10 ms.", release="ws2003")
@@ -113,13 +114,17 @@ def _threads(
     return dispatches, elapsed, used / SECOND
 
 
-def round_robin(seconds: int = 20, plugins: Sequence[object] = (), trace: bool = False) -> tuple[int, float, float]:
+def round_robin(
+    seconds: int = 20, plugins: Sequence[object] = (), trace: bool = False
+) -> tuple[int, float, float]:
     tracer = Tracer(enabled=trace)
     machine = Machine(processors(64), [Rules(), *plugins], tracer=tracer).boot()
     return _threads(machine, 1, 8, seconds, interactive())
 
 
-def preemptive(seconds: int = 2, plugins: Sequence[object] = (), trace: bool = False) -> tuple[int, float, float]:
+def preemptive(
+    seconds: int = 2, plugins: Sequence[object] = (), trace: bool = False
+) -> tuple[int, float, float]:
     tracer = Tracer(enabled=trace)
     machine = Machine(processors(64), [Rules(), *plugins], tracer=tracer).boot()
     return _threads(machine, 2, 10, seconds, interactive())

@@ -8,7 +8,6 @@ from time import process_time
 from typing import Any
 
 import simpy
-
 from workloads import MS, Work, delays, interactive
 
 

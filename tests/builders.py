@@ -45,7 +45,7 @@ def boot(
 
 @plugin(name="rules", summary="The scheduler's rules as a test wants them.", release="ws2003")
 class Rules:
-    policy: SchedulerPolicy = option(SchedulerPolicy(), help="The rules.")
+    policy: SchedulerPolicy = option(default=SchedulerPolicy(), help="The rules.")
 
     @hookimpl
     def scheduler_policy(self) -> SchedulerPolicy:

@@ -18,14 +18,14 @@ PAGE = 4 * KIB
 
 @plugin(name="pager", summary="Paging as a test wants it; the writer works when it must.", release="ws2003")
 class Pager:
-    slots: int = option(16, help="Size of the paging file.")
-    limit: int = option(4, help="Pages of a write.")
-    read: int = option(4, help="Pages of a read.")
-    fragmentation: float = option(0.0, help="Share of the file that is in use.")
-    low_free: int = option(0, help="Threshold.")
-    high_modified: int = option(0, help="Threshold.")
-    low_available: int = option(0, help="Threshold.")
-    disk: str = option("sas15k", help="The disk.")
+    slots: int = option(default=16, help="Size of the paging file.")
+    limit: int = option(default=4, help="Pages of a write.")
+    read: int = option(default=4, help="Pages of a read.")
+    fragmentation: float = option(default=0.0, help="Share of the file that is in use.")
+    low_free: int = option(default=0, help="Threshold.")
+    high_modified: int = option(default=0, help="Threshold.")
+    low_available: int = option(default=0, help="Threshold.")
+    disk: str = option(default="sas15k", help="The disk.")
 
     @hookimpl
     def paging_policy(self) -> PagingPolicy:

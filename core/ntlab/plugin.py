@@ -2,7 +2,7 @@
 
     @plugin(name="my_feature", summary="One line.", release="ws2008", ledger=("X1",))
     class MyFeature:
-        limit: Size = option(Size(65536), help="Largest transfer.", minimum=4096)
+        limit: Size = option(default=Size(65536), help="Largest transfer.", minimum=4096)
 
         @hookimpl
         def some_hook(self, machine): ...
@@ -59,8 +59,8 @@ class PluginInfo:
 
 
 def option(
-    default: Any,
     *,
+    default: Any,
     help: str,
     minimum: float | None = None,
     maximum: float | None = None,

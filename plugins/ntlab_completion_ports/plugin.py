@@ -21,7 +21,7 @@ class CompletionPorts:
     """What Server 2008 changed in completion ports."""
 
     deferred: bool = option(
-        True, help="Whether a request ends at its port; if not, in its issuing thread as in 2003."
+        default=True, help="Whether a request ends at its port; if not, in its issuing thread as in 2003."
     )
 
     @hookimpl

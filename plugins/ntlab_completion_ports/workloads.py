@@ -55,17 +55,22 @@ class Messages:
     """A closed loop. Each thread issues its reads and then serves the port. Each client sends a message,
     waits until it is handled, and sends the next one `latency` later; every message ends a read."""
 
-    threads: int = option(8, help="Threads that issue reads and serve the port.", minimum=1)
-    clients: int = option(32, help="Messages under way at a time.", minimum=1)
-    messages: int = option(4096, help="Messages that end a read, over all.", minimum=1)
-    concurrency: int = option(0, help="Concurrency of the port; 0: the number of processors.", minimum=0)
-    work: Duration = option(Duration(50 * MICROSECOND), help="Work that a message takes.", minimum=1)
-    latency: Duration = option(Duration(MILLISECOND), help="From an answer to the next message.", minimum=0)
+    threads: int = option(default=8, help="Threads that issue reads and serve the port.", minimum=1)
+    clients: int = option(default=32, help="Messages under way at a time.", minimum=1)
+    messages: int = option(default=4096, help="Messages that end a read, over all.", minimum=1)
+    concurrency: int = option(
+        default=0, help="Concurrency of the port; 0: the number of processors.", minimum=0
+    )
+    work: Duration = option(default=Duration(50 * MICROSECOND), help="Work that a message takes.", minimum=1)
+    latency: Duration = option(
+        default=Duration(MILLISECOND), help="From an answer to the next message.", minimum=0
+    )
     issuers: Literal["cycle", "random"] = option(
-        "cycle", help="Whose read a message ends: each thread's in turn, or any one's, equally likely."
+        default="cycle",
+        help="Whose read a message ends: each thread's in turn, or any one's, equally likely.",
     )
     opening: Literal["posted", "read"] = option(
-        "posted",
+        default="posted",
         help="How the clients' first messages come: as posted packets, or as the end of reads too.",
     )
 
@@ -151,8 +156,8 @@ class Messages:
 class Orphans:
     """Every issuer ends at once. One more thread serves the port."""
 
-    threads: int = option(8, help="Threads that issue a read and end.", minimum=1)
-    length: Size = option(Size(65536), help="Length of each read.", minimum=512)
+    threads: int = option(default=8, help="Threads that issue a read and end.", minimum=1)
+    length: Size = option(default=Size(65536), help="Length of each read.", minimum=512)
 
     _succeeded: int = state(int)
     _failed: int = state(int)

@@ -31,16 +31,16 @@ from ntlab_enlightened_spinlocks.workloads import Contention
 )
 class EnlightenedSpinlocks:
     attempts: int = option(
-        0xFFF,
+        default=0xFFF,
         help="Attempts at a spinlock before a guest notifies (CPUID 0x40000004 EBX); 4294967295 is never.",
         minimum=1,
         maximum=NEVER_NOTIFY,
     )
     iteration: Duration = option(
-        Duration(20), help="Time of one attempt: a PAUSE of 40 cycles at 2 GHz.", minimum=1
+        default=Duration(20), help="Time of one attempt: a PAUSE of 40 cycles at 2 GHz.", minimum=1
     )
     response: Literal["yield", "directed_yield", "none"] = option(
-        "yield",
+        default="yield",
         help="What the hypervisor does: end the caller's turn; the same in favour of a preempted processor "
         "of its partition, if there is one; or nothing.",
     )

@@ -17,37 +17,42 @@ from ntlab.quantities import MIB, MICROSECOND, MILLISECOND, SECOND
 class Contention:
     """`partitions` times `processors` over the host's logical processors is the over-commitment r."""
 
-    partitions: int = option(2, help="How many child partitions.", minimum=1, maximum=64)
-    processors: int = option(4, help="Virtual processors in each.", minimum=1, maximum=4)
-    memory: Size = option(Size(128 * MIB), help="Memory of each partition.", minimum=MIB)
+    partitions: int = option(default=2, help="How many child partitions.", minimum=1, maximum=64)
+    processors: int = option(default=4, help="Virtual processors in each.", minimum=1, maximum=4)
+    memory: Size = option(default=Size(128 * MIB), help="Memory of each partition.", minimum=MIB)
     discipline: Literal["test_and_set", "fifo"] = option(
-        "test_and_set", help="Who gets a lock that is released: whoever is running, or the longest waiter."
+        default="test_and_set",
+        help="Who gets a lock that is released: whoever is running, or the longest waiter.",
     )
-    hold: Duration = option(Duration(4 * MICROSECOND), help="How long the lock is held.", minimum=1)
+    hold: Duration = option(default=Duration(4 * MICROSECOND), help="How long the lock is held.", minimum=1)
     think: Duration = option(
-        Duration(76 * MICROSECOND), help="Mean time (exponential) of computing without it.", minimum=1
+        default=Duration(76 * MICROSECOND), help="Mean time (exponential) of computing without it.", minimum=1
     )
     stagger: Duration = option(
-        Duration(10 * MILLISECOND),
+        default=Duration(10 * MILLISECOND),
         help="The threads begin at random within this time, so that no partition's turns coincide by design.",
         minimum=0,
     )
     awake: Duration = option(
-        Duration(20 * MILLISECOND), help="Mean time (exponential) of working between two sleeps.", minimum=1
+        default=Duration(20 * MILLISECOND),
+        help="Mean time (exponential) of working between two sleeps.",
+        minimum=1,
     )
     asleep: Duration = option(
-        Duration(2 * MILLISECOND),
+        default=Duration(2 * MILLISECOND),
         help="Mean time (exponential) of a sleep: without any, all turns keep their phase for ever.",
         minimum=0,
     )
     hypercall: Duration = option(
-        Duration(MICROSECOND),
+        default=Duration(MICROSECOND),
         help="Time of a hypercall, with the way into the hypervisor and back.",
         minimum=0,
     )
 
     guests: list[tuple[Partition, SpinLock]] = state(list)
     waits: list[int] = state(list)
+    holds: list[int] = state(list)
+    """By the clock, from acquire to release: the holder's processor may be taken away in between."""
 
     def start(self, machine: Machine) -> None:
         machine.partitions.hypercall_cost = self.hypercall
@@ -64,7 +69,7 @@ class Contention:
                 guest.create_thread(process, self._program(guest, lock, chance), affinity=1 << index)
 
     def _program(self, guest: Machine, lock: SpinLock, chance: Random) -> Program:
-        engine, waits = guest.engine, self.waits
+        engine, waits, holds = guest.engine, self.waits, self.holds
         acquire, hold, release = Acquire(lock), Compute(self.hold), Release(lock)
         think = 1 / self.think
         tired = (self.hold + self.think) / self.awake
@@ -75,9 +80,11 @@ class Contention:
             yield Compute(round(chance.expovariate(think)))
             asked = engine.now
             yield acquire
-            waits.append(engine.now - asked)
+            acquired = engine.now
+            waits.append(acquired - asked)
             yield hold
             yield release
+            holds.append(engine.now - acquired)
 
     def measure(self, machine: Machine) -> list[Metric]:
         seconds = machine.engine.now / SECOND
@@ -87,14 +94,22 @@ class Contention:
             lock.spin_time + sum(lock.spun(waiter.thread) for waiter in lock.waiters)
             for _, lock in self.guests
         )
-        waits = sorted(self.waits) or [0]
+        waits, holds = sorted(self.waits) or [0], sorted(self.holds) or [0]
         return [
             Metric("spinning_share", spun / run_time),
             Metric("throughput", sum(lock.acquisitions for _, lock in self.guests) / seconds, "1/s"),
             Metric("wait_mean", sum(waits) / len(waits), "ns"),
-            Metric("wait_p99", waits[(len(waits) * 99 - 1) // 100], "ns"),
-            Metric("wait_p999", waits[(len(waits) * 999 - 1) // 1000], "ns"),
+            Metric("wait_p99", _percentile(waits, 990), "ns"),
+            Metric("wait_p999", _percentile(waits, 999), "ns"),
+            Metric("hold_mean", sum(holds) / len(holds), "ns"),
+            Metric("hold_p999", _percentile(holds, 999), "ns"),
+            Metric("hold_max", holds[-1], "ns"),
             Metric("long_spin_waits", sum(vp.long_spin_waits for vp in processors) / seconds, "1/s"),
             Metric("hypervisor_share", sum(vp.hypervisor_time for vp in processors) / run_time),
             Metric("vp_switches", sum(p.context_switches for p in machine.processors) / seconds, "1/s"),
         ]
+
+
+def _percentile(values: list[int], thousandths: int) -> int:
+    """The smallest of the sorted values that so many thousandths of them do not exceed."""
+    return values[(len(values) * thousandths - 1) // 1000]

@@ -98,17 +98,18 @@ class Share:
 )
 class FairShare:
     interval: Duration = option(
-        Duration(150 * MILLISECOND), help="Over which a session has its share.", minimum=MILLISECOND
+        default=Duration(150 * MILLISECOND), help="Over which a session has its share.", minimum=MILLISECOND
     )
     refill: Literal["interval", "all_exhausted"] = option(
-        "interval",
+        default="interval",
         help="New shares by the clock, or as soon as every session that wants to run has used its own.",
     )
     idle_only: bool = option(
-        True, help="Whether a session without share may use time that nobody else wants (refill by interval)."
+        default=True,
+        help="Whether a session without share may use time that nobody else wants (refill by interval).",
     )
     idle_only_run: Duration = option(
-        Duration(15_625_000), help="Length of one such run, a clock tick in Windows.", minimum=1
+        default=Duration(15_625_000), help="Length of one such run, a clock tick in Windows.", minimum=1
     )
 
     _machine: Machine = attrs.field(init=False, repr=False)

@@ -35,15 +35,19 @@ class Sessions:
     one never stops. Lists may hold one value for all sessions.
     """
 
-    threads: tuple[int, ...] = option((1, 9), help="Threads of each session.")
+    threads: tuple[int, ...] = option(default=(1, 9), help="Threads of each session.")
     demands: tuple[float, ...] = option(
-        (), help="Processors that each session wants; nothing stated: one for each of its threads."
+        default=(), help="Processors that each session wants; nothing stated: one for each of its threads."
     )
-    weights: tuple[int, ...] = option((5,), help="Weight of each session, 1 to 9.")
-    priorities: tuple[int, ...] = option((8,), help="Base priority of each session's threads, 1 to 15.")
-    pinned: tuple[int, ...] = option((-1,), help="Processor each session is bound to; -1: none.")
+    weights: tuple[int, ...] = option(default=(5,), help="Weight of each session, 1 to 9.")
+    priorities: tuple[int, ...] = option(
+        default=(8,), help="Base priority of each session's threads, 1 to 15."
+    )
+    pinned: tuple[int, ...] = option(default=(-1,), help="Processor each session is bound to; -1: none.")
     period: Duration = option(
-        Duration(50 * MILLISECOND), help="Time between the bursts of a thread that wants less.", minimum=1
+        default=Duration(50 * MILLISECOND),
+        help="Time between the bursts of a thread that wants less.",
+        minimum=1,
     )
 
     _members: list[list[Thread]] = state(list)  # the threads of each session

@@ -22,15 +22,15 @@ class NumaHome:
     """Two rules that can be had one at a time; both switched off change nothing, bit for bit."""
 
     allocation: Literal["ideal", "current"] = option(
-        "ideal",
+        default="ideal",
         help="Where pages are taken from first: the thread's ideal node, or as the baseline does.",
     )
     fallback: Literal["nearest", "any"] = option(
-        "nearest",
+        default="nearest",
         help="Where next when there are none: the other nodes by latency, or as the baseline does.",
     )
     processor_limit: int = option(
-        0,
+        default=0,
         help="On machines with more processors neither rule is in force (KB969468: 64); 0 is no limit.",
         minimum=0,
     )

@@ -26,22 +26,22 @@ class Wanderers:
     allocation takes. All arms draw the same numbers, so whoever is away at 5 % is away at 20 % too.
     """
 
-    threads: int = option(0, help="How many threads; 0 is one for each processor.", minimum=0)
-    away: Share = option(Share(0.2), help="Probability that a thread is away when it allocates.")
-    bursts: int = option(20, help="How often each thread allocates.", minimum=1)
-    burst: int = option(64, help="Pages allocated at a time.", minimum=1)
-    passes: int = option(1, help="How often each burst is accessed.", minimum=1)
+    threads: int = option(default=0, help="How many threads; 0 is one for each processor.", minimum=0)
+    away: Share = option(default=Share(0.2), help="Probability that a thread is away when it allocates.")
+    bursts: int = option(default=20, help="How often each thread allocates.", minimum=1)
+    burst: int = option(default=64, help="Pages allocated at a time.", minimum=1)
+    passes: int = option(default=1, help="How often each burst is accessed.", minimum=1)
     moved: Literal["for_a_while", "for_good"] = option(
-        "for_a_while",
+        default="for_a_while",
         help="Whether threads are away by chance and return, or have all been moved before they begin.",
     )
     starved: Share = option(
-        Share(1.0),
+        default=Share(1.0),
         help="On one node in `starve_every`: the part of what its threads need that its memory can hold.",
     )
-    starve_every: int = option(4, help="One in so many nodes is starved.", minimum=1)
+    starve_every: int = option(default=4, help="One in so many nodes is starved.", minimum=1)
     headroom: float = option(
-        1.3,
+        default=1.3,
         help="If a node is starved: what the memory of the others can hold, as a multiple of their need.",
         minimum=1,
     )

@@ -24,22 +24,27 @@ class PagingWrites:
     """Each half of the feature is an option of its own. Source: S0 (M3, M4); memory facts, section 1."""
 
     max_cluster: Size = option(
-        Size(MIB), help="Largest write to the paging file.", minimum=64 * KIB, maximum=16 * MIB
+        default=Size(MIB), help="Largest write to the paging file.", minimum=64 * KIB, maximum=16 * MIB
     )
     max_read: Size = option(
-        Size(MIB), help="Largest read from the paging file.", minimum=4 * KIB, maximum=16 * MIB
+        default=Size(MIB), help="Largest read from the paging file.", minimum=4 * KIB, maximum=16 * MIB
     )
     gather_neighbours: bool = option(
-        True, help="Whether modified neighbours in the address space go out with the oldest modified page."
+        default=True,
+        help="Whether modified neighbours in the address space go out with the oldest modified page.",
     )
     gather_window: Size = option(
-        Size(0), help="How far away a neighbour may be; 0 means as far as the largest write.", minimum=0
+        default=Size(0),
+        help="How far away a neighbour may be; 0 means as far as the largest write.",
+        minimum=0,
     )
     fill_cluster: bool = option(
-        True, help="Whether a write that is not full takes the next oldest page and its neighbours too."
+        default=True,
+        help="Whether a write that is not full takes the next oldest page and its neighbours too.",
     )
     target_neighbours: bool = option(
-        True, help="Whether a write goes near the slots of virtual neighbours that are in the file already."
+        default=True,
+        help="Whether a write goes near the slots of virtual neighbours that are in the file already.",
     )
 
     @hookimpl

@@ -85,17 +85,19 @@ class DirtyBursts:
     wants all memory comes and goes, and the processes read their ranges back, one after the other.
     """
 
-    processes: int = option(2, help="How many processes.", minimum=1, maximum=64)
+    processes: int = option(default=2, help="How many processes.", minimum=1, maximum=64)
     process_memory: Size = option(
-        Size(4 * MIB), help="Memory of each process.", minimum=64 * KIB, maximum=GIB
+        default=Size(4 * MIB), help="Memory of each process.", minimum=64 * KIB, maximum=GIB
     )
-    burst: Size = option(Size(256 * KIB), help="How much is changed at one place.", minimum=4 * KIB)
+    burst: Size = option(default=Size(256 * KIB), help="How much is changed at one place.", minimum=4 * KIB)
     volume: float = option(
-        2.5, help="How much each process changes, in times of its memory.", minimum=0.1, maximum=100
+        default=2.5, help="How much each process changes, in times of its memory.", minimum=0.1, maximum=100
     )
-    trim_at: Share = option(Share(0.25), help="Share of its memory that a process changes before a trim.")
+    trim_at: Share = option(
+        default=Share(0.25), help="Share of its memory that a process changes before a trim."
+    )
     trim_disorder: Share = option(
-        Share(1.0),
+        default=Share(1.0),
         help="How far a page may leave the order of addresses when it is trimmed: 0 not at all, 1 anywhere.",
     )
 

@@ -25,7 +25,7 @@ class VendorPshed:
     As any plugin, it imports nothing of the plugin whose hooks it answers.
     """
 
-    platform: str = option("contoso-1000", help="The name of the vendor's hardware.")
+    platform: str = option(default="contoso-1000", help="The name of the vendor's hardware.")
 
     def _is_ours(self, machine: Machine) -> bool:
         return machine.tables.name == self.platform

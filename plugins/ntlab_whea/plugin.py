@@ -40,16 +40,24 @@ class Whea:
     """
 
     era: Literal["machine", "ws2008", "ws2008r2"] = option(
-        "machine",
+        default="machine",
         help="Whose record revision, sections and events: those of the machine's release, or of a given one.",
     )
-    retrieval: bool = option(True, help="Whether PSHED is asked for what the platform knows of an error.")
-    threshold: int = option(
-        0, help="More corrected errors of a source than that in the window are worth an event.", minimum=0
+    retrieval: bool = option(
+        default=True, help="Whether PSHED is asked for what the platform knows of an error."
     )
-    window: Duration = option(Duration(60_000_000_000), help="The window of the threshold.", minimum=1)
+    threshold: int = option(
+        default=0,
+        help="More corrected errors of a source than that in the window are worth an event.",
+        minimum=0,
+    )
+    window: Duration = option(
+        default=Duration(60_000_000_000), help="The window of the threshold.", minimum=1
+    )
     records: int = option(
-        4, help="Records set aside for each source: so many errors can wait for their report.", minimum=1
+        default=4,
+        help="Records set aside for each source: so many errors can wait for their report.",
+        minimum=1,
     )
 
     _pshed: Pshed = state(lambda: PSHEDS["x64"])

@@ -37,22 +37,24 @@ class Faults:
     did, another component did; where there is none, the error is a recoverable one.
     """
 
-    errors: int = option(60, help="How many errors.", minimum=1)
-    gap: Duration = option(Duration(300_000_000_000), help="Mean time between two errors.", minimum=1)
-    bad: int = option(12, help="How many components are bad.", minimum=1)
-    kinds: tuple[str, ...] = option(KINDS, help="Kinds of components that fail.")
-    recoverable: Share = option(Share(0.1), help="Share of errors that are uncorrected, yet not fatal.")
-    fatal: Share = option(Share(0.1), help="Share of fatal errors; the rest is corrected.")
+    errors: int = option(default=60, help="How many errors.", minimum=1)
+    gap: Duration = option(default=Duration(300_000_000_000), help="Mean time between two errors.", minimum=1)
+    bad: int = option(default=12, help="How many components are bad.", minimum=1)
+    kinds: tuple[str, ...] = option(default=KINDS, help="Kinds of components that fail.")
+    recoverable: Share = option(
+        default=Share(0.1), help="Share of errors that are uncorrected, yet not fatal."
+    )
+    fatal: Share = option(default=Share(0.1), help="Share of fatal errors; the rest is corrected.")
     contained: Share = option(
-        Share(0.5), help="Share of the recoverable errors after which a system that can goes on."
+        default=Share(0.5), help="Share of the recoverable errors after which a system that can goes on."
     )
-    cards: int = option(2, help="Memory cards in a node.", minimum=1)
-    modules: int = option(4, help="Modules in a memory card.", minimum=1)
+    cards: int = option(default=2, help="Memory cards in a node.", minimum=1)
+    modules: int = option(default=4, help="Modules in a memory card.", minimum=1)
     restart_time: Duration = option(
-        Duration(120_000_000_000), help="From a crash to the next boot.", minimum=0
+        default=Duration(120_000_000_000), help="From a crash to the next boot.", minimum=0
     )
-    store: Size = option(Size(65536), help="What the platform's persistent store holds.", minimum=0)
-    dumps: bool = option(True, help="Whether crash dumps are written.")
+    store: Size = option(default=Size(65536), help="What the platform's persistent store holds.", minimum=0)
+    dumps: bool = option(default=True, help="Whether crash dumps are written.")
 
     _suspects: list[Component] = state(list)
     _happened: list[HardwareError] = state(list)

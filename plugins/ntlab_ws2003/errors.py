@@ -28,7 +28,7 @@ class HardwareErrorHandling:
     """
 
     architecture: Literal["x86", "x64", "ia64"] = option(
-        "x64", help="Which kernel is installed; decides which error sources the platform has."
+        default="x64", help="Which kernel is installed; decides which error sources the platform has."
     )
 
     @hookimpl(specname="architecture")

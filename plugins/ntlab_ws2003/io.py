@@ -20,18 +20,18 @@ class InputOutput:
     section 3. The times are round figures of the usual range, not measurements."""
 
     interrupt_time: Duration = option(
-        Duration(5_000), help="Service routine of a device's interrupt.", minimum=0
+        default=Duration(5_000), help="Service routine of a device's interrupt.", minimum=0
     )
-    dpc_time: Duration = option(Duration(10_000), help="DPC that completes a request.", minimum=0)
+    dpc_time: Duration = option(default=Duration(10_000), help="DPC that completes a request.", minimum=0)
     completion_time: Duration = option(
-        Duration(2_000), help="Final step of a request that is bound to a completion port.", minimum=0
+        default=Duration(2_000), help="Final step of a request that is bound to a completion port.", minimum=0
     )
-    disk: str = option("sas15k", help="Model of the disks that the hardware description names.")
+    disk: str = option(default="sas15k", help="Model of the disks that the hardware description names.")
     adapter_transfer: Size = option(
-        Size(1 << 20), help="Most bytes that an adapter moves in one go; more is split.", minimum=512
+        default=Size(1 << 20), help="Most bytes that an adapter moves in one go; more is split.", minimum=512
     )
     interrupts: Literal["random", "round_robin"] = option(
-        "random", help="How interrupts spread over all processors, whoever issued the request."
+        default="random", help="How interrupts spread over all processors, whoever issued the request."
     )
 
     _next_interrupted: Callable[[], int] = attrs.field(init=False, repr=False, eq=False)

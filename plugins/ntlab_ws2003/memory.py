@@ -17,25 +17,27 @@ from ntlab.quantities import MICROSECOND, Duration, Size
 class MemoryManagement:
     """Memory's policies. Source of the mechanisms: memory facts, sections 3.1, 3.3 and 4."""
 
-    page_size: Size = option(Size(4096), help="Bytes of a page; 8 KiB on Itanium.", minimum=4096)
+    page_size: Size = option(default=Size(4096), help="Bytes of a page; 8 KiB on Itanium.", minimum=4096)
     demand_zero_fault: Duration = option(
-        Duration(1 * MICROSECOND), help="Processor time to give a thread a zeroed page.", minimum=0
+        default=Duration(1 * MICROSECOND), help="Processor time to give a thread a zeroed page.", minimum=0
     )
     transition_fault: Duration = option(
-        Duration(1 * MICROSECOND), help="Processor time to take a page back from a list.", minimum=0
+        default=Duration(1 * MICROSECOND), help="Processor time to take a page back from a list.", minimum=0
     )
     hard_fault: Duration = option(
-        Duration(20 * MICROSECOND), help="Processor time of a fault that waits for a read.", minimum=0
+        default=Duration(20 * MICROSECOND), help="Processor time of a fault that waits for a read.", minimum=0
     )
     zeroing: Duration = option(
-        Duration(1 * MICROSECOND), help="Time to zero a page that nobody has zeroed before.", minimum=0
+        default=Duration(1 * MICROSECOND),
+        help="Time to zero a page that nobody has zeroed before.",
+        minimum=0,
     )
-    working_set_minimum: int = option(50, help="Pages that a trim leaves a process.", minimum=0)
+    working_set_minimum: int = option(default=50, help="Pages that a trim leaves a process.", minimum=0)
     working_set_maximum: int = option(
-        345, help="Pages that a process is not trimmed below while others have more.", minimum=1
+        default=345, help="Pages that a process is not trimmed below while others have more.", minimum=1
     )
     node_fallback: Literal["random", "next"] = option(
-        "random",
+        default="random",
         help="Which node is tried when the home has no page: any at random, or the next by number.",
     )
 

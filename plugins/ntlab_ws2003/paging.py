@@ -18,30 +18,36 @@ class PageWriting:
     """The policies of paging. Source of the mechanisms: memory facts, section 1; the thresholds are those of
     books on its successors."""
 
-    paging_file: Size = option(Size(GIB), help="Size of the paging file; 0 for none.", minimum=0)
+    paging_file: Size = option(default=Size(GIB), help="Size of the paging file; 0 for none.", minimum=0)
     paging_file_fragmentation: Share = option(
-        Share(0.0), help="Share of the paging file that others have in use, at random places."
+        default=Share(0.0), help="Share of the paging file that others have in use, at random places."
     )
     paging_write: Size = option(
-        Size(64 * KIB), help="Largest write to the paging file: the I/O system's limit.", minimum=4 * KIB
+        default=Size(64 * KIB),
+        help="Largest write to the paging file: the I/O system's limit.",
+        minimum=4 * KIB,
     )
     paging_read: Size = option(
-        Size(64 * KIB), help="Largest read from the paging file: the I/O system's limit.", minimum=4 * KIB
+        default=Size(64 * KIB),
+        help="Largest read from the paging file: the I/O system's limit.",
+        minimum=4 * KIB,
     )
     paging_gather: Size = option(
-        Size(0),
+        default=Size(0),
         help="How far around the oldest modified page, in its process, others are looked for to go with it; "
         "0 takes the modified list in order. What 2003 did is not known for certain.",
         minimum=0,
     )
     writer_low_free: int = option(
-        20_000, help="The writer works when fewer pages are free or zeroed and many are modified.", minimum=0
+        default=20_000,
+        help="The writer works when fewer pages are free or zeroed and many are modified.",
+        minimum=0,
     )
     writer_high_modified: int = option(
-        16_384, help="How many pages are many: that, or a sixteenth of those available.", minimum=0
+        default=16_384, help="How many pages are many: that, or a sixteenth of those available.", minimum=0
     )
     writer_low_available: int = option(
-        15_000, help="The writer works when fewer pages than that are available.", minimum=0
+        default=15_000, help="The writer works when fewer pages than that are available.", minimum=0
     )
 
     @hookimpl

@@ -28,37 +28,39 @@ class Scheduling:
     """The scheduler's policies. Source of the mechanisms: scheduling facts, section 1."""
 
     quantum: Duration = option(
-        Duration(187_500_000), help="A thread's turn: 12 ticks on a server, 2 on a client.", minimum=1
+        default=Duration(187_500_000), help="A thread's turn: 12 ticks on a server, 2 on a client.", minimum=1
     )
     tick: Duration = option(
-        Duration(15_625_000),
+        default=Duration(15_625_000),
         help="Period of the clock interrupt.",
         minimum=MILLISECOND // 2,
         maximum=15_625_000,
     )
     accounting: Literal["tick", "cycle", "exact"] = option(
-        "tick",
+        default="tick",
         help="What a turn is charged: whole ticks (2003); cycles, looked at by ticks (2008); the time run.",
     )
     ready_queues: Literal["per_processor", "shared"] = option(
-        "per_processor", help="A ready queue for each processor (2003), or one for all (2000)."
+        default="per_processor", help="A ready queue for each processor (2003), or one for all (2000)."
     )
     fresh_quantum_after_wait: bool = option(
-        False, help="Whether a thread that waited begins a new turn; 2003 goes on with the old one."
+        default=False, help="Whether a thread that waited begins a new turn; 2003 goes on with the old one."
     )
     switch_cost: Duration = option(
-        Duration(0), help="Time lost when a processor goes from one thread to another.", minimum=0
+        default=Duration(0), help="Time lost when a processor goes from one thread to another.", minimum=0
     )
-    boosts: bool = option(True, help="Whether the end of a wait raises a thread's priority.")
+    boosts: bool = option(default=True, help="Whether the end of a wait raises a thread's priority.")
     starvation_scan: bool = option(
-        True, help="Whether the balance-set manager lifts threads that were ready for 4 s."
+        default=True, help="Whether the balance-set manager lifts threads that were ready for 4 s."
     )
     starvation_turns: int = option(
-        2, help="Turns that a lifted thread gets at priority 15 before it drops back.", minimum=1
+        default=2, help="Turns that a lifted thread gets at priority 15 before it drops back.", minimum=1
     )
-    steal: bool = option(True, help="Whether an idle processor looks at the other processors' queues.")
+    steal: bool = option(
+        default=True, help="Whether an idle processor looks at the other processors' queues."
+    )
     placement: tuple[Preference, ...] = option(
-        ("idle_core", "ideal_node", "ideal", "last"),
+        default=("idle_core", "ideal_node", "ideal", "last"),
         help="What makes one idle processor better than another, most important first.",
     )
 

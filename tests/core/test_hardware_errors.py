@@ -33,8 +33,8 @@ Outcome = tuple[int, str, int]
 
 @plugin(name="listener", summary="Listens to some sources and notes what they tell.", release="ws2008")
 class Listener:
-    sources: tuple[Any, ...] = option((), help="The sources.")
-    fatal: int = option(0, help="The bug check of a fatal error; 0 for none.")
+    sources: tuple[Any, ...] = option(default=(), help="The sources.")
+    fatal: int = option(default=0, help="The bug check of a fatal error; 0 for none.")
     heard: list[tuple[int, LatchedError]] = state(list)
     crashes: list[Crash] = state(list)
 

@@ -46,10 +46,10 @@ Program = Generator[Request, Any, None]
 
 @plugin(name="io_rules", summary="The costs and choices of I/O as a test wants them.", release="ws2003")
 class IoRules:
-    policy: IoPolicy = option(IoPolicy(), help="Costs.")
-    limit: int = option(1 << 40, help="Largest transfer.")
-    interrupted: int = option(0, help="Who takes interrupts.")
-    completes: int = option(0, help="Who takes DPCs.")
+    policy: IoPolicy = option(default=IoPolicy(), help="Costs.")
+    limit: int = option(default=1 << 40, help="Largest transfer.")
+    interrupted: int = option(default=0, help="Who takes interrupts.")
+    completes: int = option(default=0, help="Who takes DPCs.")
 
     @hookimpl
     def io_policy(self) -> IoPolicy:
@@ -71,7 +71,7 @@ class IoRules:
 
 @plugin(name="io_limit", summary="Another limit of transfers.", release="ws2003")
 class Limit:
-    limit: int | None = option(None, help="Largest transfer.")
+    limit: int | None = option(default=None, help="Largest transfer.")
 
     @hookimpl
     def max_transfer(self, request: IoRequest) -> int | None:

@@ -182,8 +182,8 @@ def test_entry_points_are_read_without_importing(toy: None, monkeypatch: pytest.
     ("body", "told"),
     [
         ("limit: int", "missing 1 required positional argument: 'limit'"),
-        ("limit: int = option(1, help='', minimum=2)", "1 is out of range; expected at least 2"),
-        ("limit: Nope = option(1, help='')", "name 'Nope' is not defined"),
+        ("limit: int = option(default=1, help='', minimum=2)", "1 is out of range; expected at least 2"),
+        ("limit: Nope = option(default=1, help='')", "name 'Nope' is not defined"),
     ],
 )
 def test_options_that_cannot_be_are_the_plugin_s_fault(

@@ -47,7 +47,7 @@ FAULT, SOFT, HARD, ZEROING = 1_000, 700, 20_000, 300
 
 @plugin(name="placement", summary="Pages from where the thread runs; costs by kind.", release="ws2003")
 class Placement:
-    order: tuple[int, ...] = option((), help="The nodes to try after the first.")
+    order: tuple[int, ...] = option(default=(), help="The nodes to try after the first.")
 
     @hookimpl
     def memory_policy(self) -> MemoryPolicy:

@@ -282,7 +282,7 @@ def test_what_cannot_be_is_one_clear_message() -> None:
 
 @plugin(name="bad", summary="Gives clusters that cannot be.", release="ws2003")
 class Bad:
-    pages: tuple[int, ...] = option((), help="Offsets from the head.")
+    pages: tuple[int, ...] = option(default=(), help="Offsets from the head.")
 
     @hookimpl
     def write_cluster(self, head: int) -> list[int]:

@@ -194,8 +194,8 @@ def test_a_guest_with_all_processors_to_itself_is_a_machine(
 
 @plugin(name="notifier", summary="Notifies after so many ns, and yields.", release="ws2008")
 class Notifier:
-    limit: int = option(3, help="ns")
-    response: str = option("yield", help="yield, sibling or none")
+    limit: int = option(default=3, help="ns")
+    response: str = option(default="yield", help="yield, sibling or none")
     asked: list[tuple[VirtualProcessor, int]] = state(list)
 
     @hookimpl

@@ -46,8 +46,8 @@ Program = Generator[Request, Any, None]
 
 @plugin(name="apc_rules", summary="Completion by the issuer, as in 2003.", release="ws2003")
 class IssuerCompletes:
-    plan: Any = option("apc", help="The plan.")
-    completion_time: int = option(3, help="The final step.")
+    plan: Any = option(default="apc", help="The plan.")
+    completion_time: int = option(default=3, help="The final step.")
 
     @hookimpl
     def completion_plan(self, request: IoRequest) -> Any:

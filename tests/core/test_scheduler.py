@@ -245,7 +245,7 @@ def test_a_processor_of_half_the_speed_takes_twice_the_time() -> None:
 class Keeper:
     """Lets `allowed` name how long a thread may run each time; 0 holds it until it is released."""
 
-    allowed: Callable[[Thread], int | None] = option(lambda thread: None, help="The limit.")
+    allowed: Callable[[Thread], int | None] = option(default=lambda thread: None, help="The limit.")
 
     @hookimpl
     def run_limit(self, thread: Thread) -> int | None:

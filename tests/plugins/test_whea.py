@@ -93,6 +93,10 @@ def test_the_claims_hold(name: str) -> None:
         ("whea-restart", Whea, "crash_memory", None, ["dumped"]),
         # No plug-in.
         ("whea-vendor", VendorPshed, "pshed_retrieve", None, ["platform"]),
+        # A plug-in with a store that is never written, never read, or never cleared.
+        ("whea-vendor", VendorPshed, "pshed_write_record", None, ["store"]),
+        ("whea-vendor", VendorPshed, "pshed_stored_records", None, ["store"]),
+        ("whea-vendor", VendorPshed, "pshed_clear_record", None, ["store"]),
         # A plug-in that takes every platform for its own.
         ("whea-vendor", VendorPshed, "_is_ours", True, ["platform"]),
     ],
@@ -436,7 +440,7 @@ def own_source(**fields: Any) -> ErrorSource:
 
 @plugin(name="vendor", summary="Has error sources of its own.", release="ws2008", requires=("whea",))
 class Vendor(Own):
-    sources: tuple[Any, ...] = option((own_source(),), help="What it adds or changes.")
+    sources: tuple[Any, ...] = option(default=(own_source(),), help="What it adds or changes.")
 
     @hookimpl
     def pshed_sources(self, found: tuple[ErrorSource, ...]) -> Sequence[ErrorSource]:

@@ -13,11 +13,15 @@ from ntlab.quantities import MILLISECOND
 
 @workload(name="runners", summary="Threads that compute, on processors they share.")
 class Runners:
-    threads: int = option(4, help="How many threads.", minimum=1, maximum=64)
-    work: Duration = option(Duration(100 * MILLISECOND), help="Longest work of one thread.", minimum=1)
-    spread: Share = option(Share(0.5), help="How much of the work is left to chance.")
-    nonsense: bool = option(False, help="Measure something that is no number.")
-    pause: float = option(0.0, help="Real seconds that the start takes: a long run for tests of interrupts.")
+    threads: int = option(default=4, help="How many threads.", minimum=1, maximum=64)
+    work: Duration = option(
+        default=Duration(100 * MILLISECOND), help="Longest work of one thread.", minimum=1
+    )
+    spread: Share = option(default=Share(0.5), help="How much of the work is left to chance.")
+    nonsense: bool = option(default=False, help="Measure something that is no number.")
+    pause: float = option(
+        default=0.0, help="Real seconds that the start takes: a long run for tests of interrupts."
+    )
     ends: list[int] = state(list)
 
     def start(self, machine: Machine) -> None:
@@ -44,7 +48,9 @@ class Runners:
 
 @plugin(name="toy_base", summary="Long turns.", release="ws2003", ledger=("X1",), workloads=(Runners,))
 class ToyBase:
-    quantum: Duration = option(Duration(60 * MILLISECOND), help="A thread's turn.", minimum=MILLISECOND)
+    quantum: Duration = option(
+        default=Duration(60 * MILLISECOND), help="A thread's turn.", minimum=MILLISECOND
+    )
 
     @hookimpl
     def scheduler_policy(self, machine: Machine) -> SchedulerPolicy:
@@ -53,8 +59,10 @@ class ToyBase:
 
 @plugin(name="toy_short", summary="Short turns.", release="ws2008", ledger=("X2",), requires=("toy_base",))
 class ToyShort:
-    quantum: Duration = option(Duration(5 * MILLISECOND), help="A thread's turn.", minimum=MILLISECOND)
-    style: Literal["plain", "fancy"] = option("plain", help="Changes nothing.")
+    quantum: Duration = option(
+        default=Duration(5 * MILLISECOND), help="A thread's turn.", minimum=MILLISECOND
+    )
+    style: Literal["plain", "fancy"] = option(default="plain", help="Changes nothing.")
 
     @hookimpl
     def scheduler_policy(self, machine: Machine) -> SchedulerPolicy:
@@ -68,7 +76,7 @@ class ToyRival:
 
 @plugin(name="toy_raiser", summary="Raises.", release="ws2008r2", after=("toy_base",))
 class ToyRaiser:
-    where: Literal["policy", "boot", "thread"] = option("boot", help="The hook that raises.")
+    where: Literal["policy", "boot", "thread"] = option(default="boot", help="The hook that raises.")
 
     def _raise(self, where: str) -> None:
         if where == self.where:

@@ -21,6 +21,7 @@ from ntlab.lab.options import (
     type_name,
     written,
 )
+from ntlab.plugin import options_of
 
 TOP = Place("here.toml", ("plugins", "example"))
 
@@ -167,7 +168,7 @@ def test_what_sets_nothing_is_refused(text: str) -> None:
 
 
 def test_types_are_named_for_people() -> None:
-    fields = {field.name: type_name(field.type) for field in attrs.fields(Example)}
+    fields = {field.name: type_name(field.type) for field in options_of(Example)}
     assert fields["limit"] == "Size"
     assert fields["style"] == '"plain" | "fancy"'
     assert fields["weights"] == "list of int"

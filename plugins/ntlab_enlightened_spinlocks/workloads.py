@@ -6,8 +6,35 @@ from random import Random
 from typing import Literal
 
 from ntlab import Duration, Metric, Size, option, state, workload
-from ntlab.machine import Acquire, Compute, Machine, Partition, Program, Release, Sleep, SpinLock
+from ntlab.machine import (
+    Acquire,
+    Compute,
+    Machine,
+    Partition,
+    Program,
+    Release,
+    Sleep,
+    SpinLock,
+    Thread,
+)
 from ntlab.quantities import MIB, MICROSECOND, MILLISECOND, SECOND
+
+
+class _TimedRelease(Release):
+    """Notes how long the lock was held. That begins when the lock is given to a thread, which a ticket lock
+    does while the thread's processor does not run: a program that looks at the clock sees less."""
+
+    __slots__ = ("holds",)
+
+    def __init__(self, lock: SpinLock, holds: list[int]) -> None:
+        super().__init__(lock)
+        self.holds = holds
+
+    def perform(self, thread: Thread) -> int | None:
+        before = self.lock.hold_time
+        work = super().perform(thread)
+        self.holds.append(self.lock.hold_time - before)
+        return work
 
 
 @workload(
@@ -52,7 +79,7 @@ class Contention:
     guests: list[tuple[Partition, SpinLock]] = state(list)
     waits: list[int] = state(list)
     holds: list[int] = state(list)
-    """By the clock, from acquire to release: the holder's processor may be taken away in between."""
+    """By the clock, from acquire to release, as far as released."""
 
     def start(self, machine: Machine) -> None:
         machine.partitions.hypercall_cost = self.hypercall
@@ -69,8 +96,8 @@ class Contention:
                 guest.create_thread(process, self._program(guest, lock, chance), affinity=1 << index)
 
     def _program(self, guest: Machine, lock: SpinLock, chance: Random) -> Program:
-        engine, waits, holds = guest.engine, self.waits, self.holds
-        acquire, hold, release = Acquire(lock), Compute(self.hold), Release(lock)
+        engine, waits = guest.engine, self.waits
+        acquire, hold, release = Acquire(lock), Compute(self.hold), _TimedRelease(lock, self.holds)
         think = 1 / self.think
         tired = (self.hold + self.think) / self.awake
         yield Sleep(int(chance.random() * self.stagger))
@@ -80,11 +107,9 @@ class Contention:
             yield Compute(round(chance.expovariate(think)))
             asked = engine.now
             yield acquire
-            acquired = engine.now
-            waits.append(acquired - asked)
+            waits.append(engine.now - asked)
             yield hold
             yield release
-            holds.append(engine.now - acquired)
 
     def measure(self, machine: Machine) -> list[Metric]:
         seconds = machine.engine.now / SECOND

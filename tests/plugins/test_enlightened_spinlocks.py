@@ -187,6 +187,11 @@ def test_spinning_is_bounded_by_what_was_notified(
     assert calls * limit <= round(measured["spinning_share"] * run) <= (calls + waits) * limit
     # One hypercall a processor may be under way.
     assert calls - len(vps) <= sum(vp.long_spin_waits for vp in vps) <= calls
+    # Every hold is noted when it ends, with all the time since the lock was given away.
+    locks = [lock for _, lock in workload.guests]
+    assert sum(workload.holds) == sum(lock.hold_time for lock in locks)
+    assert len(workload.holds) == sum(lock.acquisitions - (lock.holder is not None) for lock in locks)
+    assert min(workload.holds, default=hold) >= hold
     busy = sum(p.busy_time + (host.engine.now - p.busy_since if p.thread else 0) for p in host.processors)
     assert run == busy <= 2 * 5 * MS
 

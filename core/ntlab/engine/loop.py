@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from types import GeneratorType
 from typing import Any
 
@@ -120,8 +120,9 @@ class Engine:
             return
         event[1] = event[2] = None
         # A cancelled event stays in the queue until its time, or until there are as many dead as live ones.
-        self._cancelled = cancelled = self._cancelled + 1
-        if cancelled > 512 and cancelled > self._live:
+        # (Swept between two batches while the loop runs: it relies on its time being the first of the heap.)
+        self._cancelled += 1
+        if not self._running:
             self._sweep()
 
     def clear(self) -> None:
@@ -130,10 +131,12 @@ class Engine:
             event[1] = event[2] = None
         self._events.clear()
         self._special.clear()
-        self._times.clear()
+        self._times[:] = [self.now] if self._running else []  # see _run_batch
         self._cancelled = self._live = 0
 
     def _sweep(self) -> None:
+        if self._cancelled <= 512 or self._cancelled <= self._live:
+            return
         events = self._events
         live = 0
         for time, found in list(events.items()):
@@ -196,7 +199,8 @@ class Engine:
     def _run_batch(self, until: int) -> bool:
         """Let about a thousand events happen. Returns whether there are more."""
         times, events, special = self._times, self._events, self._special
-        pop, push, put = heappop, heappush, events.setdefault
+        pop, push, replace, get, put = heappop, heappush, heapreplace, events.get, events.setdefault
+        self._sweep()
         done = dead = 0
         try:
             for done in range(self.BATCH):  # noqa: B007  (counts events, also when an action raises)
@@ -205,22 +209,29 @@ class Engine:
                 time = times[0]
                 if time > until:
                     return False
-                event = events[time]
+                event = get(time)
+                if event is None:  # an action has raised, or cleared the queue
+                    pop(times)
+                    dead += 1
+                    continue
                 if special and time in special:
                     self.now = time
                     self._run_special(time)
                     continue
                 if event.__class__ is list:
-                    pop(times)
-                    del events[time]
+                    last = True
                 else:
                     bucket = event
                     event = bucket.popleft()
-                    if not bucket:
-                        pop(times)
-                        del events[time]
+                    last = not bucket
+                if last:
+                    # The time stays the first of the heap until the action is done: an event that happens
+                    # again can take its place, which is half the work of leaving and coming back.
+                    del events[time]
                 action = event[1]
                 if action is None:
+                    if last:
+                        pop(times)
                     dead += 1
                     continue
                 self.now = time
@@ -228,16 +239,25 @@ class Engine:
                     delay = action(event[2])
                 except StopIteration:
                     _end_process(action)
+                    delay = None
+                if delay is None or event[1] is None:
+                    if last:
+                        pop(times)
                     continue
-                if delay is not None and event[1] is not None:
-                    event[0] = again = time + delay
-                    found = put(again, event)
-                    if found is event:
-                        push(times, again)
-                    elif found.__class__ is list:
-                        events[again] = deque((found, event))
+                event[0] = again = time + delay
+                found = put(again, event)
+                if found is event:
+                    if last:
+                        replace(times, again)
                     else:
-                        found.append(event)
+                        push(times, again)
+                    continue
+                if found.__class__ is list:
+                    events[again] = deque((found, event))
+                else:
+                    found.append(event)
+                if last:
+                    pop(times)
             done = self.BATCH
             return True
         finally:

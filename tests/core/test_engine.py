@@ -1,0 +1,243 @@
+"""The event loop against a reference: a list that is sorted by (time, class, sequence)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntlab.engine import INTERRUPT, NORMAL, REPORT, Engine, Streams
+from ntlab.errors import SimulationError
+
+CLASSES = [INTERRUPT, NORMAL, NORMAL, NORMAL, REPORT]
+
+# What an event does when it happens: schedule others (delay, class), cancel one by number, happen again.
+deeds = st.lists(
+    st.one_of(
+        st.tuples(st.just("schedule"), st.integers(0, 4), st.sampled_from(CLASSES)),
+        st.tuples(st.just("cancel"), st.integers(0, 30), st.just(0)),
+        st.tuples(st.just("again"), st.integers(1, 4), st.just(0)),
+    ),
+    max_size=3,
+)
+scripts = st.lists(deeds, min_size=1, max_size=40)
+starts = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(CLASSES)), min_size=1, max_size=8)
+
+
+class Reference:
+    """The same contract, the slow and plain way."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.events: list[list[Any]] = []
+        self.sequence = 0
+
+    def at(self, time: int, action: Any, argument: Any = None, order: int = NORMAL) -> list[Any]:
+        self.sequence += 1
+        event = [time, order, self.sequence, action, argument]
+        self.events.append(event)
+        return event
+
+    def cancel(self, event: list[Any]) -> None:
+        event[3] = None
+
+    def run(self, until: int) -> None:
+        while True:
+            live = [event for event in self.events if event[3] is not None and event[0] <= until]
+            if not live:
+                self.now = until
+                return
+            event = min(live, key=lambda event: event[:3])
+            self.events.remove(event)
+            self.now = event[0]
+            delay = event[3](event[4])
+            if delay is not None and event[3] is not None:
+                self.sequence += 1
+                event[0], event[2] = self.now + delay, self.sequence
+                self.events.append(event)
+
+
+def perform(engine: Any, script: list[Any], start: list[Any]) -> list[tuple[int, int]]:
+    log: list[tuple[int, int]] = []
+    made: list[Any] = []
+
+    def act(number: int) -> int | None:
+        log.append((engine.now, number))
+        if len(log) > 200:
+            return None
+        again = None
+        for what, value, order in script[number % len(script)]:
+            if what == "schedule":
+                made.append(engine.at(engine.now + value, act, len(made), order))
+            elif what == "cancel" and made:
+                engine.cancel(made[value % len(made)])
+            elif what == "again":
+                again = value
+        return again
+
+    for time, order in start:
+        made.append(engine.at(time, act, len(made), order))
+    engine.run(30)
+    return log
+
+
+@given(scripts, starts)
+def test_total_order(script: list[Any], start: list[Any]) -> None:
+    assert perform(Engine(), script, start) == perform(Reference(), script, start)
+
+
+def test_classes_and_sequence_at_one_instant() -> None:
+    engine = Engine()
+    log: list[str] = []
+    engine.at(5, log.append, "report", REPORT)
+    engine.at(5, log.append, "first")
+    engine.at(5, lambda _: (log.append("second"), engine.at(5, log.append, "interrupt", INTERRUPT))[0])
+    engine.at(5, log.append, "third")
+    engine.at(5, lambda _: engine.at(5, log.append, "late") and None, None, REPORT)
+    assert engine.run() == 5
+    assert log == ["first", "second", "interrupt", "third", "report", "late"]
+
+
+def test_a_process_is_a_generator() -> None:
+    engine = Engine()
+    log: list[int] = []
+
+    def process() -> Generator[int, None, None]:
+        for delay in (3, 4):
+            yield delay
+            log.append(engine.now)
+
+    engine.at(10, process().send)
+    engine.run()
+    assert log == [13, 17]
+    assert engine.pending == 0
+
+
+def test_a_stop_iteration_that_is_a_mistake() -> None:
+    engine = Engine()
+    engine.at(1, lambda _: next(iter(())))
+    with pytest.raises(StopIteration):
+        engine.run()
+
+
+def test_an_action_that_raises_leaves_the_rest_in_place() -> None:
+    engine = Engine()
+    log: list[str] = []
+
+    def fail(_: object) -> None:
+        raise KeyError("broken")
+
+    for time in (1, 2):
+        engine.at(time, log.append, f"{time} before")
+        engine.at(time, fail)
+        engine.at(time, log.append, f"{time} after")
+    engine.at(3, fail)
+    engine.at(4, log.append, "4")
+    for time in (1, 2, 3):
+        with pytest.raises(KeyError):
+            engine.run()
+        assert engine.now == time
+    engine.run()
+    assert log == ["1 before", "1 after", "2 before", "2 after", "4"]
+    assert (engine.pending, engine.next_time()) == (0, None)
+
+
+def test_run_until_stops_the_clock_there() -> None:
+    engine = Engine()
+    log: list[int] = []
+    engine.at(10, log.append, 10)
+    engine.at(11, log.append, 11)
+    assert engine.run(10) == 10
+    assert engine.run(10) == 10
+    assert (log, engine.next_time(), engine.pending) == ([10], 11, 1)
+    assert engine.run() == 11
+
+
+def test_dead_events_are_swept_and_do_not_move_the_clock() -> None:
+    engine = Engine()
+    log: list[int] = []
+    events = [engine.at(1000 + number % 7, log.append, number) for number in range(5000)]
+    for event in events[1:]:
+        engine.cancel(event)
+        engine.cancel(event)
+    assert engine.pending == 1
+    assert len(engine._events) < 10
+    late = engine.at(9999, log.append, -1)
+    engine.at(1, lambda _: engine.cancel(late))
+    assert engine.run() == 1000
+    assert log == [0]
+
+
+def test_thousands_cancelled_while_running() -> None:
+    engine = Engine()
+    log: list[int] = []
+    events = [engine.at(100 + number, log.append, number) for number in range(4000)]
+
+    def cancel_all(_: object) -> None:
+        for event in events[:-1]:
+            engine.cancel(event)
+
+    engine.at(50, cancel_all)
+    engine.run()
+    assert log == [3999]
+
+
+def test_clearing_within_an_action() -> None:
+    engine = Engine()
+    log: list[str] = []
+
+    def clear(_: object) -> None:
+        engine.clear()
+        engine.at(engine.now, log.append, "now")
+        engine.after(5, log.append, "later")
+
+    engine.at(1, log.append, "before")
+    engine.at(1, clear)
+    engine.at(1, log.append, "lost")
+    engine.at(2, log.append, "lost too", INTERRUPT)
+    assert engine.run() == 6
+    assert log == ["before", "now", "later"]
+
+
+def test_the_past_is_refused() -> None:
+    engine = Engine()
+    engine.run(10)
+    with pytest.raises(SimulationError, match="in the past of 10"):
+        engine.at(9, print)
+    with pytest.raises(SimulationError, match="past"):
+        engine.after(-1, print)
+    with pytest.raises(SimulationError, match="past"):
+        engine.run(9)
+
+
+def test_an_action_may_not_run_the_engine() -> None:
+    engine = Engine()
+    engine.at(1, lambda _: engine.run())
+    with pytest.raises(SimulationError, match="already running"):
+        engine.run()
+
+
+def test_it_counts_the_actions_and_lets_others_work_between() -> None:
+    engine = Engine()
+    calls: list[int] = []
+    engine.idle_work = lambda: calls.append(engine.now)
+    for number in range(3000):
+        engine.at(number, lambda _: None)
+    engine.cancel(engine.at(7, print))
+    engine.run()
+    assert engine.events == 3000
+    assert len(calls) == 3
+
+
+def test_streams_belong_to_seed_owner_and_object() -> None:
+    streams = Streams(1)
+    first = streams.stream("a", "x").random()
+    assert streams.stream("a", "x") is streams.stream("a", "x")
+    others = Streams(1)
+    others.stream("b", "x").random()  # somebody else draws
+    assert others.stream("a", "x").random() == first
+    drawn = {Streams(seed).stream(owner, name).random() for seed in (1, 2) for owner in "ab" for name in "xy"}
+    assert len(drawn) == 8

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import pytest
 
 import ntlab
 from ntlab.errors import PluginError, SimulationError, UnknownNameError, UserError
+from ntlab.lab import api, runner
 from ntlab.lab.api import Interrupted
 from ntlab.lab.registry import installed
 from ntlab.lab.results import Result
-from ntlab.lab.runner import HOOKS_VARIABLE, hooks_mode
+from ntlab.lab.runner import HOOKS_VARIABLE, Run, hooks_mode
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -167,12 +170,38 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted) as caught:
         ntlab.run("toy-turns", out=tmp_path, progress=interrupt)
-    content = json.loads((tmp_path / "toy-turns.json").read_text())
+    assert caught.value.file == tmp_path / "toy-turns.interrupted.json"
+    content = json.loads(caught.value.file.read_text())
     assert len(content["runs"]) == len(caught.value.result.runs) == 2
     assert not content["complete"]
     assert content["claims"] == []
     assert "interrupted" in repr(caught.value.result)
     assert ntlab.rerun(tmp_path).same
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_an_interrupt_leaves_an_earlier_complete_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int
+) -> None:
+    def interrupted_after(count: int) -> Any:
+        def execute(*asked: Any) -> Iterator[Run]:
+            yield from itertools.islice(runner.execute(*asked), count)
+            raise KeyboardInterrupt
+
+        return execute
+
+    ntlab.run("toy-turns", seeds=2, out=tmp_path)
+    earlier = (tmp_path / "toy-turns.json").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(api, "execute", interrupted_after(finished))
+        with pytest.raises(Interrupted) as caught:
+            ntlab.run("toy-turns", out=tmp_path)
+    assert (tmp_path / "toy-turns.json").read_bytes() == earlier
+    beside = {file.name for file in tmp_path.iterdir()} - {"toy-turns.json"}
+    assert beside == ({"toy-turns.interrupted.json"} if finished else set())
+    assert (caught.value.file is None) == (not finished)
+    ntlab.run("toy-turns", out=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["toy-turns.json"]
 
 
 def test_finished_runs_are_on_disk_before_the_next_begins(tmp_path: Path) -> None:

@@ -376,7 +376,7 @@ def test_an_interrupt_leaves_finished_runs_and_no_traceback(jobs: str, tmp_path:
     assert "Traceback" not in error
     assert error.count("\n") == 1
     assert error.startswith("ntlab: interrupted; ")
-    content = json.loads((tmp_path / "toy-turns.json").read_text())
+    content = json.loads((tmp_path / "toy-turns.interrupted.json").read_text())
     assert 2 <= len(content["runs"]) < 400
     assert not content["complete"]
 

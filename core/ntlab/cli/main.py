@@ -294,6 +294,7 @@ def _tell_of_interrupt(interrupt: KeyboardInterrupt) -> None:
     told = "ntlab: interrupted"
     result, file = getattr(interrupt, "result", None), getattr(interrupt, "file", None)
     if result is not None:
-        told += f"; {len(result.runs)} runs are finished"
-        told += f" and kept in {file}" if file is not None else ", and lost without --out"
+        told += f"; finished runs: {len(result.runs)}"
+        if result.runs:
+            told += f", kept in {file}" if file is not None else ", and lost without --out"
     print(told, file=sys.stderr)

@@ -28,7 +28,10 @@ Progress = Callable[[int, int, str], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while an experiment ran. `result` has the finished runs, `file` is where they were written."""
+    """Ctrl-C while an experiment ran. `result` has the finished runs, `file` is where they were written.
+
+    `file` is None without a folder to write to, and where no run is finished.
+    """
 
     def __init__(self, result: Result, file: Path | None) -> None:
         super().__init__()
@@ -264,8 +267,6 @@ def _run(
         if output is not None:
             output.add(experiment, run)
 
-    if output is not None:
-        output.begin(experiment)
     try:
         _collect(work, {experiment.name: experiment}, hardware, jobs, progress, keep)
     except KeyboardInterrupt:

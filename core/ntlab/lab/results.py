@@ -253,11 +253,17 @@ class Result(Report):
         return tables
 
     def write(self, folder: Path) -> Path:
-        """Write the result into a folder, whole or not at all. Returns the file."""
-        file = folder / f"{self.experiment.name}.json"
+        """Write the result into a folder, whole or not at all. Returns the file.
+
+        An incomplete one has a name of its own: it must not replace a complete one, which supersedes it.
+        """
+        interrupted = folder / f"{self.experiment.name}.interrupted.json"
+        file = folder / f"{self.experiment.name}.json" if self.complete else interrupted
         unfinished = file.with_suffix(".json.part")
         unfinished.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
         unfinished.replace(file)
+        if self.complete:
+            interrupted.unlink(missing_ok=True)
         return file
 
 
@@ -358,6 +364,7 @@ class Output:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._begun = False
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -367,16 +374,17 @@ class Output:
         """Where finished runs are kept until the result is whole."""
         return self.folder / f"{experiment.name}.runs.jsonl"
 
-    def begin(self, experiment: Experiment) -> None:
-        with self._writing():
-            self.journal(experiment).write_text("", encoding="utf-8")
-
     def add(self, experiment: Experiment, run: Run) -> None:
-        with self._writing(), self.journal(experiment).open("a", encoding="utf-8") as journal:
+        """Keep a finished run. The first one replaces what an earlier process left when it was killed."""
+        mode = "a" if self._begun else "w"
+        with self._writing(), self.journal(experiment).open(mode, encoding="utf-8") as journal:
             journal.write(json.dumps(run_to_json(run)) + "\n")
+        self._begun = True
 
-    def finish(self, result: Result) -> Path:
-        """Write the result; its journal has served."""
+    def finish(self, result: Result) -> Path | None:
+        """Write the result; its journal has served. Nothing is written, and None returned, without a run."""
+        if not result.runs:
+            return None
         with self._writing():
             file = result.write(self.folder)
             self.journal(result.experiment).unlink(missing_ok=True)

@@ -412,6 +412,14 @@ def not_a_generator(self):
     return None
 
 
+def selfless():
+    pass
+
+
+def selfless_with_an_argument(a):
+    pass
+
+
 def misspelt(self, reslut):
     pass
 
@@ -429,6 +437,8 @@ def keyword_only(self, *, a):
     [
         (old_style, {"hookwrapper": True}, "use wrapper=True"),
         (not_a_generator, {"wrapper": True}, "generator function"),
+        (selfless, {}, "first argument must be self"),
+        (selfless_with_an_argument, {}, "first argument must be self"),
         (misspelt, {}, "unknown argument 'reslut'.*did you mean 'result'"),
         (defaulted, {}, "argument 'a' must be plain"),
         (keyword_only, {}, "argument 'a' must be plain"),

@@ -180,6 +180,9 @@ def _check_implementation(caller: pluggy.HookCaller, implementation: pluggy.Hook
     assert caller.spec is not None
     refuse = functools.partial(PluginError, plugin=implementation.plugin_name, hook=caller.name)
     known = caller.spec.argnames
+    method = getattr(implementation.function, "__func__", None)
+    if method is not None and next(iter(inspect.signature(method).parameters), None) in (None, *known):
+        raise refuse("its first argument must be self")
     for name in implementation.argnames:
         if name not in known:
             raise refuse(str(UnknownNameError("argument", name, known)))

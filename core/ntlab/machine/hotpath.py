@@ -44,8 +44,8 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     switch_cost = scheduler._switch_cost
 
     def expired(processor: Processor) -> int | None:
-        thread = processor.thread
-        if processor.preempt_pending or thread is None or thread.raised:
+        thread: Thread = processor.thread  # type: ignore[assignment]  # an idle processor has no stretch
+        if processor.preempt_pending or thread.raised:
             return expired_in_full(processor)
         now = engine.now
         event = processor.plan
@@ -131,7 +131,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                         return advance(processor, event)  # which knows when to give up
                 elif kind is Sleep and thread.port is None:
                     thread.wake_increment = request.increment  # type: ignore[attr-defined]
-                    after(request.duration, slept, thread)  # type: ignore[attr-defined]
+                    sleep(request.duration, thread)  # type: ignore[attr-defined]
                     thread.state = WAITING
                     break
                 else:
@@ -158,16 +158,19 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     asked = scheduler._on_ready is not None or scheduler._choose_busy is not None or not scheduler._shared
     processors, running = scheduler.processors, scheduler.running
 
-    def slept(thread: Thread) -> None:
-        if asked or thread.state != WAITING or thread.wake_increment or thread.port is not None:
+    def plain_slept(thread: Thread) -> None:
+        if (
+            scheduler.idle_mask
+            or thread.wake_increment
+            or thread.port is not None
+            or thread.state != WAITING
+            or scheduler._selective
+        ):
             slept_in_full(thread)
             return
         priority = thread.priority
         summary = scheduler.running_summary
         lowest = summary & -summary
-        if scheduler.idle_mask or scheduler._selective:
-            slept_in_full(thread)
-            return
         now = engine.now
         if lowest >> priority:
             # Nobody to preempt: wait in the one queue that all processors share.
@@ -245,4 +248,6 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         if delay is not None:
             processor.plan = after(delay, expired, processor)
 
+    slept = slept_in_full if asked else plain_slept
+    sleep = engine.scheduler_of(slept)
     return expired, slept

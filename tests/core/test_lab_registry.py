@@ -236,3 +236,32 @@ def test_a_workload_that_breaks_its_contract_is_named(
     file.write_text('name = "mine"\nhardware = "uni"\nworkload = { use = "one.w" }\narms = { a = {} }\n')
     with pytest.raises(PluginError, match=f"plugin 'one': .*{told}"):
         ntlab.run(file)
+
+
+@pytest.mark.parametrize("returned", ["None", "['a']", "{'a': 1}", "{1: str}", "1 / 0"])
+@pytest.mark.parametrize("part", ["W", "One"])
+def test_views_that_are_no_dictionary_of_functions_are_named(
+    tmp_path: Path, use_distributions: Use, part: str, returned: str
+) -> None:
+    views = {"W": "", "One": "", part: f"    def views(self): return {returned}\n"}
+    source = (
+        "from ntlab import plugin, workload\n"
+        "@workload(name='w', summary='')\nclass W:\n"
+        f"    def start(self, machine): pass\n    def measure(self, machine): return []\n{views['W']}"
+        "@plugin(name='one', summary='', release='ws2003', workloads=(W,))\n"
+        f"class One:\n    pass\n{views['One']}"
+    )
+    write_distribution(
+        tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules={"ntlab_one.py": source}
+    )
+    use_distributions(tmp_path)
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "mine"\nhardware = "uni"\nworkload = { use = "one.w" }\n'
+        "plugins = { one = {} }\narms = { a = {} }\n"
+    )
+    told = rf"plugin 'one': {part}\.views\(\).*(expected a dictionary|ZeroDivisionError)"
+    with pytest.raises(PluginError, match=told):
+        ntlab.view(file, "a")
+    with pytest.raises(PluginError, match=told):
+        ntlab.plugins("one").to_json()

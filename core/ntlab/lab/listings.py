@@ -9,7 +9,7 @@ import attrs
 
 from ntlab.lab.experiment import Experiment
 from ntlab.lab.options import type_name, written
-from ntlab.lab.registry import InstalledPlugin, installed
+from ntlab.lab.registry import InstalledPlugin, installed, views_of
 from ntlab.lab.tables import Report, Table, as_columns
 from ntlab.plugin import WorkloadInfo, options_of
 from ntlab.quantities import Duration
@@ -101,13 +101,13 @@ def _describe_plugin(plugin: InstalledPlugin) -> dict[str, Any]:
         "release": info.release,
         "ledger": list(info.ledger),
         "options": _describe_options(info.cls),
-        "views": _describe_views(info.cls),
+        "views": sorted(views_of(info.cls(), plugin.name)),
         "hooks": plugin.hooks,
         "requires": list(info.requires),
         "conflicts": list(info.conflicts),
         "after": list(info.after),
         "before": list(info.before),
-        "workloads": [_describe_workload(workload) for workload in plugin.workloads.values()],
+        "workloads": [_describe_workload(workload, plugin.name) for workload in plugin.workloads.values()],
         "experiments": [
             name for name, (owner, _) in installed().experiment_files.items() if owner == plugin.name
         ],
@@ -116,18 +116,13 @@ def _describe_plugin(plugin: InstalledPlugin) -> dict[str, Any]:
     }
 
 
-def _describe_workload(workload: WorkloadInfo) -> dict[str, Any]:
+def _describe_workload(workload: WorkloadInfo, plugin: str) -> dict[str, Any]:
     return {
         "name": workload.name,
         "summary": workload.summary,
         "options": _describe_options(workload.cls),
-        "views": _describe_views(workload.cls),
+        "views": sorted(views_of(workload.cls(), plugin)),
     }
-
-
-def _describe_views(cls: type) -> list[str]:
-    described: Any = cls()
-    return sorted(described.views()) if hasattr(cls, "views") else []
 
 
 def _describe_options(cls: type) -> list[dict[str, Any]]:

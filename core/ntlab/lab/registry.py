@@ -11,7 +11,7 @@ import heapq
 import importlib.util
 import inspect
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
@@ -102,6 +102,22 @@ def _check_defaults(cls: type, what: str, plugin: str) -> None:
         raise PluginError(
             f"{what} cannot be built with its defaults: {type(error).__name__}: {error}", plugin=plugin
         ) from error
+
+
+def views_of(part: Any, plugin: str) -> dict[str, Callable[[Any], str]]:
+    """The views of an instance of a plugin or of a workload. Raises PluginError where they are none."""
+    if not hasattr(part, "views"):
+        return {}
+    what = f"{type(part).__name__}.views()"
+    try:
+        views = part.views()
+    except Exception as error:
+        raise PluginError(f"{what}: {type(error).__name__}: {error}", plugin=plugin) from error
+    if isinstance(views, dict) and all(isinstance(key, str) and callable(views[key]) for key in views):
+        return views
+    raise PluginError(
+        f"{what} returned {views!r}; expected a dictionary from names to functions", plugin=plugin
+    )
 
 
 @attrs.frozen(slots=False)

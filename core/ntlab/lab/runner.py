@@ -22,7 +22,7 @@ import attrs
 from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
 from ntlab.lab.experiment import Arm, Experiment
 from ntlab.lab.options import Place, Setting, build
-from ntlab.lab.registry import installed
+from ntlab.lab.registry import installed, views_of
 from ntlab.plugin import Metric
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class _Parts:
 
     def __init__(self, job: Job) -> None:
         registry = installed()
+        self._names = [*job.arm.plugins, job.use.partition(".")[0]]
         self.plugins = [
             build(registry.plugin(name).info.cls, _settings(options), Place(name))
             for name, options in job.arm.plugins.items()
@@ -141,8 +142,8 @@ class _Parts:
 
     def views(self) -> dict[str, Callable[[Machine], str]]:
         found: dict[str, Callable[[Machine], str]] = {}
-        for part in (*self.plugins, self.workload):
-            found |= part.views() if hasattr(part, "views") else {}
+        for name, part in zip(self._names, (*self.plugins, self.workload), strict=True):
+            found |= views_of(part, name)
         return found
 
 

@@ -355,6 +355,22 @@ def test_a_reader_who_leaves_is_no_error() -> None:
     assert (process.returncode, error) == (141, b"")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [["plugins"], ["topology", "show", "demo-256", "--json"]])
+def test_a_full_disk_is_told_in_one_line(command: Sequence[str]) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "ntlab", *command],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    told = "ntlab: error: stdout: cannot be written to: No space left on device\n"
+    assert (ran.returncode, ran.stderr) == (2, told)
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_an_interrupt_leaves_finished_runs_and_no_traceback(jobs: str, tmp_path: Path) -> None:
     arguments = ["run", "toy-turns", "--seeds", "200", "--set", "workload.pause=0.1", "--jobs", jobs]

@@ -7,6 +7,7 @@ Exit codes: 0 all is well, 1 a claim fails or a digest differs, 2 a mistake of t
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -40,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Python would complain once more when it closes stdout at its end: give it another one.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
     except KeyboardInterrupt as interrupt:
         _tell_of_interrupt(interrupt)
@@ -52,9 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ntlab: error: {' '.join(str(error).split())}", file=sys.stderr)
         return MISTAKE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _drop_output()
+            print(f"ntlab: error: stdout: cannot be written to: {error.strerror}", file=sys.stderr)
+            return MISTAKE
         _print_traceback()
         print(f"ntlab: a defect of ntlab: {type(error).__name__}: {error}", file=sys.stderr)
         return DEFECT
+
+
+def _drop_output() -> None:
+    """Python would complain once more when it closes stdout at its end: give it another one."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

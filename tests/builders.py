@@ -15,11 +15,11 @@ from ntlab.tracing import Tracer
 
 
 @cache
-def small_tables(processors: int = 1, *, nodes: int = 1, siblings: int = 1) -> Tables:
-    """A machine of that many processors, spread evenly over its nodes, `siblings` to a core."""
+def small_tables(processors: int = 1, *, nodes: int = 1, siblings: int = 1, memory: int = GIB) -> Tables:
+    """That many processors, spread evenly over the nodes, `siblings` to a core; `memory` in each node."""
     topology = Topology(f"{processors}-processors")
     for _ in range(nodes):
-        node = topology.add_node(memory=GIB)
+        node = topology.add_node(memory=memory)
         package = topology.add_package(node)
         for _ in range(processors // nodes // siblings):
             core = topology.add_core(package)

@@ -426,6 +426,15 @@ def test_memory_is_given_once() -> None:
     host.partitions.create("a", memory=GIB - MIB)
     with pytest.raises(UserError, match=f"expected 1 to {MIB}"):
         host.partitions.create("b", memory=2 * MIB)
+    host.partitions.create("c", memory=MIB)
+    with pytest.raises(UserError, match="the machine has no memory left for partition 'd'"):
+        host.partitions.create("d", memory=1)
+
+
+def test_a_machine_without_memory_says_so() -> None:
+    host = boot(tables=small_tables(memory=0))
+    with pytest.raises(UserError, match="the machine has no memory for partition 'vm'"):
+        host.partitions.create("vm")
 
 
 def test_two_partitions_of_one_name_and_partitions_in_partitions_are_refused() -> None:

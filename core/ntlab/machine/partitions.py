@@ -306,6 +306,9 @@ class Partitions:
                 expected=f"1 to {VIRTUAL_PROCESSORS}",
             )
         free = host.tables.memory - sum(child.machine.tables.memory for child in self.children)
+        if not free:
+            what = "has no memory left" if self.children else "has no memory"
+            raise UserError(f"the machine {what} for partition {name!r}", expected="a machine with more")
         if not 0 < memory <= free:
             raise UserError(
                 f"{memory} bytes of memory for partition {name!r}", expected=f"1 to {free}, what is left"

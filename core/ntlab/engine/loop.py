@@ -4,7 +4,7 @@ Events are ordered by (time, class, sequence). Sequence is the order of scheduli
 class at one instant happen in the order in which they were asked for. The class exists for the few cases
 where that is not enough: hardware comes before software, and reports come after both.
 
-An event is a list ``[time, action, argument]``. The loop calls ``action(argument)``. If that returns an
+An event is a list ``[action, argument]``. The loop calls ``action(argument)``. If that returns an
 integer, the same event happens again so many nanoseconds later: a periodic activity is a function that
 returns its period. A generator's ``send`` is such a function, so a process is just ``at(t, process.send)``;
 its end (StopIteration) ends the event.
@@ -26,7 +26,7 @@ from typing import Any
 from ntlab.errors import SimulationError
 
 Event = list[Any]
-"""A scheduled event: [time in ns, action (None when cancelled), argument]."""
+"""A scheduled event: [action (None when cancelled), argument]."""
 
 FOREVER = 1 << 62
 """A time that is never reached (146 years in nanoseconds)."""
@@ -75,8 +75,8 @@ class Engine:
         """Schedule `action(argument)` at `time` (ns, not in the past). Returns the event, for `cancel`."""
         if time < self.now:
             raise SimulationError(f"event scheduled at {time} ns, in the past of {self.now} ns")
-        event = [time, action, argument]
-        self._insert(event, order)
+        event = [action, argument]
+        self._insert(time, event, order)
         return event
 
     def after(
@@ -87,7 +87,7 @@ class Engine:
             return self.at(self.now + delay, action, argument, order)
         # As `at` does; written out because most events come this way.
         time = self.now + delay
-        event = [time, action, argument]
+        event = [action, argument]
         found = self._events.setdefault(time, event)
         if found is event:
             heappush(self._times, time)
@@ -107,7 +107,7 @@ class Engine:
 
         def after(delay: int, argument: Any) -> None:
             time = self.now + delay
-            event = [time, action, argument]
+            event = [action, argument]
             found = put(time, event)
             if found is event:
                 push(times, time)
@@ -118,8 +118,7 @@ class Engine:
 
         return after
 
-    def _insert(self, event: Event, order: int) -> None:
-        time = event[0]
+    def _insert(self, time: int, event: Event, order: int) -> None:
         if order == NORMAL:
             found = self._events.setdefault(time, event)
             if found is event:
@@ -137,9 +136,9 @@ class Engine:
 
     def cancel(self, event: Event) -> None:
         """Make `event` not happen. Cancelling twice, or after it happened, is harmless."""
-        if event[1] is None:
+        if event[0] is None:
             return
-        event[1] = event[2] = None
+        event[0] = event[1] = None
         # A cancelled event stays in the queue until its time, or until there are as many dead as live ones.
         # (Swept between two batches while the loop runs: it relies on its time being the first of the heap.)
         self._cancelled += 1
@@ -148,8 +147,8 @@ class Engine:
 
     def clear(self) -> None:
         """Make nothing that is scheduled happen."""
-        for event in self._scheduled():
-            event[1] = event[2] = None
+        for _, event in self._scheduled():
+            event[0] = event[1] = None
         self._events.clear()
         self._special.clear()
         self._times[:] = [self.now] if self._running else []  # see _run_batch
@@ -162,12 +161,12 @@ class Engine:
         live = 0
         for time, found in list(events.items()):
             if found.__class__ is list:
-                if found[1] is not None:
+                if found[0] is not None:
                     live += 1
                 elif time not in self._special:
                     del events[time]
             else:
-                alive = [event for event in found if event[1] is not None]
+                alive = [event for event in found if event[0] is not None]
                 live += len(alive)
                 found.clear()
                 found.extend(alive)
@@ -178,11 +177,11 @@ class Engine:
         self._live = live
         self._cancelled = 0
 
-    def _scheduled(self) -> Iterator[Event]:
-        """All events that are scheduled and not cancelled, in no particular order."""
-        groups = [(found,) if found.__class__ is list else found for found in self._events.values()]
-        groups += [waiting for classes in self._special.values() for waiting in classes]
-        return (event for group in groups for event in group if event[1] is not None)
+    def _scheduled(self) -> Iterator[tuple[int, Event]]:
+        """Each event that is scheduled and not cancelled, with its time; in no particular order."""
+        for time, found in self._events.items():
+            groups = [(found,) if found.__class__ is list else found, *self._special.get(time, ())]
+            yield from ((time, event) for group in groups for event in group if event[0] is not None)
 
     @property
     def pending(self) -> int:
@@ -191,7 +190,7 @@ class Engine:
 
     def next_time(self) -> int | None:
         """When the next event happens, or None."""
-        return min((event[0] for event in self._scheduled()), default=None)
+        return min((time for time, _ in self._scheduled()), default=None)
 
     def run(self, until: int | None = None) -> int:
         """Let events happen up to and including `until` ns (or until there are none). Returns `now`.
@@ -249,7 +248,7 @@ class Engine:
                     # The time stays the first of the heap until the action is done: an event that happens
                     # again can take its place, which is half the work of leaving and coming back.
                     del events[time]
-                action = event[1]
+                action = event[0]
                 if action is None:
                     if last:
                         pop(times)
@@ -257,15 +256,15 @@ class Engine:
                     continue
                 self.now = time
                 try:
-                    delay = action(event[2])
+                    delay = action(event[1])
                 except StopIteration:
                     _end_process(action)
                     delay = None
-                if delay is None or event[1] is None:
+                if delay is None or event[0] is None:
                     if last:
                         pop(times)
                     continue
-                event[0] = again = time + delay
+                again = time + delay
                 found = put(again, event)
                 if found is event:
                     if last:
@@ -305,17 +304,16 @@ class Engine:
             if normal.__class__ is not list and not normal:
                 heappop(self._times)
                 del self._events[time]
-        action = event[1]
+        action = event[0]
         if action is None:
             return
         try:
-            delay = action(event[2])
+            delay = action(event[1])
         except StopIteration:
             _end_process(action)
             return
-        if delay is not None and event[1] is not None:
-            event[0] = time + delay
-            self._insert(event, order)
+        if delay is not None and event[0] is not None:
+            self._insert(time + delay, event, order)
 
 
 def _end_process(action: Callable[[Any], Any]) -> None:

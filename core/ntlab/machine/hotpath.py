@@ -52,26 +52,34 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         queue = processor.queue
         ran = now - processor.since
         left = thread.remaining - ran
+        following: Thread | None = None
         if left:
             # The turn is over.
             priority = thread.priority
+            summary = queue.summary
             if (
                 thread.quantum_left > ran
-                or (scheduler.idle_mask and queue.summary)
+                or (summary and (scheduler.idle_mask or scheduler._selective))
                 or (at_quantum_end is not None and priority != thread.base_priority)
             ):
                 return expired_in_full(processor)
             thread.run_time += ran
             thread.remaining = left
             thread.quantum_left = quantum
-            summary = queue.summary
-            if not summary >> priority:
+            waiting = summary >> priority
+            if not waiting:
                 processor.since = now
                 return left if left < quantum else quantum
             thread.state = READY
             thread.ready_since = now
-            queue.levels[priority].append(thread)
-            queue.summary = summary | 1 << priority
+            level = queue.levels[priority]
+            level.append(thread)
+            if (
+                waiting == 1
+            ):  # its own priority is the highest that waits, so that queue stays as full as it was
+                following = level.popleft()
+            else:
+                queue.summary = summary | 1 << priority
         else:
             thread.run_time += ran
             thread.quantum_left -= ran
@@ -80,38 +88,39 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         while True:
             if left:
                 # The thread has stopped running: take the next one.
-                summary = queue.summary
-                if not summary or scheduler._selective:
-                    processor.stepping = True
-                    run_next(processor, thread)
-                    return advance(processor, event)
                 old = thread
-                priority = summary.bit_length() - 1
-                level = queue.levels[priority]
-                thread = level.popleft()
-                if not level:
-                    queue.summary = summary = summary ^ 1 << priority
-                    if not summary:
-                        scheduler.waiting_queues -= 1
-                thread.state = RUNNING
-                thread.processor = processor
-                processor.since = now
-                if thread is not old:
-                    thread.last = processor.index
-                    processor.thread = thread
-                    processor.context_switches += 1
+                if following is not None:
+                    thread, following = following, None
+                else:
+                    summary = queue.summary
+                    if not summary or scheduler._selective:
+                        processor.stepping = True
+                        run_next(processor, thread)
+                        return advance(processor, event)
+                    priority = summary.bit_length() - 1
+                    level = queue.levels[priority]
+                    thread = level.popleft()
+                    if not level:
+                        queue.summary = summary = summary ^ 1 << priority
+                        if not summary:
+                            scheduler.waiting_queues -= 1
                     if old.priority != priority:
                         running_priority(processor.bit, old.priority, priority)
-                    processor.since = now + switch_cost
-                    if traced:
-                        record(
-                            pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
-                                        old.priority, old.state, old.wait_reason, thread.ready_since)
-                        )  # fmt: skip
-                    if on_switch is not None:
-                        on_switch(processor, old, thread)
-                    if switch_cost:
-                        return advance(processor, event)
+                thread.state = RUNNING
+                thread.processor = processor
+                thread.last = processor.index
+                processor.thread = thread
+                processor.since = now + switch_cost
+                processor.context_switches += 1
+                if traced:
+                    record(
+                        pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
+                                    old.priority, old.state, old.wait_reason, thread.ready_since)
+                    )  # fmt: skip
+                if on_switch is not None:
+                    on_switch(processor, old, thread)
+                if switch_cost:
+                    return advance(processor, event)
                 left = thread.remaining
             while not left:
                 # The burst is over: advance the program.
@@ -157,6 +166,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     fresh_quantum = scheduler._refresh
     asked = scheduler._on_ready is not None or scheduler._choose_busy is not None or not scheduler._shared
     processors, running = scheduler.processors, scheduler.running
+    shared_levels = processors[0].queue.levels
 
     def plain_slept(thread: Thread) -> None:
         if (
@@ -175,9 +185,13 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         if lowest >> priority:
             # Nobody to preempt: wait in the one queue that all processors share.
             processor = processors[0]
-            queue = processor.queue
-            if not queue.summary:
-                scheduler.waiting_queues += 1
+            level = shared_levels[priority]
+            if not level:
+                queue = processor.queue
+                if not queue.summary:
+                    scheduler.waiting_queues += 1
+                queue.summary |= 1 << priority
+            level.append(thread)
             if fresh_quantum:
                 thread.quantum_left = quantum
             thread.ready_since = now
@@ -185,8 +199,6 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 record(pack_ready(now, ready_thread, thread.id, 0))
             thread.state = READY
             thread.processor = processor
-            queue.levels[priority].append(thread)
-            queue.summary |= 1 << priority
             return
         low = lowest.bit_length() - 1
         mask = running[low]

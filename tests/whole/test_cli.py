@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ntlab
+import ntlab_command
 from distributions import TOY, write_distribution
 from ntlab.cli.main import main
 from ntlab.errors import SimulationError
@@ -395,6 +397,33 @@ def test_an_interrupt_leaves_finished_runs_and_no_traceback(jobs: str, tmp_path:
     content = json.loads((tmp_path / "toy-turns.interrupted.json").read_text())
     assert 2 <= len(content["runs"]) < 400
     assert not content["complete"]
+
+
+@pytest.mark.parametrize("module", ["ntlab", "ntlab.errors", "argparse", "ntlab.lab.api"])
+def test_an_interrupt_while_ntlab_is_imported_is_one_line(module: str) -> None:
+    """The console script, with Ctrl-C pressed just when `module` is about to be imported."""
+    program = f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.modules.pop("argparse", None)
+sys.argv = ["ntlab", "experiments"]
+from ntlab_command import main
+sys.exit(main())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "ntlab: interrupted\n")
+
+
+def test_the_console_script_is_that_module() -> None:
+    (script,) = metadata.entry_points(group="console_scripts", name="ntlab")
+    assert script.load() is ntlab_command.main
+    assert ntlab_command.main.__module__ == "ntlab_command"  # outside the package: see there
 
 
 def test_a_process_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:

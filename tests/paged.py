@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from builders import boot
 from ntlab.hooks import hookimpl
 from ntlab.machine import FlushModifiedList, IoPolicy, Paging, PagingPolicy, Region, Request, Touch
 from ntlab.machine.paging import number
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, Size
-from ntlab.topology import Tables, Topology
+from ntlab.testing import boot, small_tables
 
 PAGE = 4 * KIB
 
@@ -50,20 +49,13 @@ class Pager:
         return self.read
 
 
-def tables_of(pages: int, processors: int = 2) -> Tables:
-    """A machine with so little memory."""
-    topology = Topology(f"{pages}-pages")
-    package = topology.add_package(topology.add_node(memory=pages * PAGE))
-    for _ in range(processors):
-        topology.add_processor(topology.add_core(package))
-    return topology.freeze()
-
-
 class Box:
     """A machine with one process that has one region, and what to do with it."""
 
     def __init__(self, pages: int, memory: int = 64, plugins: Sequence[object] = (), **options: Any) -> None:
-        self.machine = boot(plugins=[Pager(**options), *plugins], tables=tables_of(memory), trace=True)
+        self.machine = boot(
+            plugins=[Pager(**options), *plugins], tables=small_tables(2, memory=memory * PAGE), trace=True
+        )
         assert self.machine.paging is not None
         self.paging: Paging = self.machine.paging
         self.process = self.machine.create_process("p")

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import boot, bursts, small_tables
 from ntlab.engine import INTERRUPT
 from ntlab.errors import PluginError, SimulationError, UserError
 from ntlab.formats import minidump
@@ -26,6 +25,7 @@ from ntlab.machine import (
 )
 from ntlab.machine.hardware_errors import KINDS, SEVERITIES, components, device_at, pci_address
 from ntlab.plugin import option, plugin, state
+from ntlab.testing import boot, bursts, small_tables
 from ntlab_ws2003 import Ws2003
 
 Outcome = tuple[int, str, int]

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import boot, rules
 from ntlab.hooks import hookimpl
 from ntlab.machine import Acquire, Compute, Machine, Release, Request, Sleep
 from ntlab.machine.scheduler import Scheduler
 from ntlab.plugin import plugin, state
+from ntlab.testing import boot, rules
 
 
 @plugin(name="recorder", summary="Writes down every context switch.", release="ws2003")

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import boot
 from ntlab.engine import INTERRUPT, REPORT, Engine
 from ntlab.errors import SimulationError, UnknownNameError, UserError
 from ntlab.hooks import hookimpl
@@ -39,6 +38,7 @@ from ntlab.machine import (
 from ntlab.machine.io import COMPLETED, CRITICAL, PAGING_IO, SUCCESS
 from ntlab.plugin import option, plugin
 from ntlab.quantities import GIB, KIB, MIB, MILLISECOND, SECOND, Duration, Rate, Size
+from ntlab.testing import boot
 from ntlab.topology import Topology
 
 Program = Generator[Request, Any, None]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import boot, bursts
 from ntlab.engine import Engine
 from ntlab.errors import SimulationError
 from ntlab.hooks import hookimpl
@@ -38,6 +37,7 @@ from ntlab.machine.accesses import STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, FREE, MODIFIED, STANDBY, STATES, TRANSITION, ZEROED, FreeRuns
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, MIB
+from ntlab.testing import boot, bursts
 from ntlab.topology import Tables, Topology, load
 
 PAGE = 4 * KIB

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import boot
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
 from ntlab.machine import FlushModifiedList, Machine, Paging, PagingPolicy, Region, Touch
@@ -16,8 +15,9 @@ from ntlab.machine.accesses import STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, MODIFIED, STANDBY, TRANSITION
 from ntlab.machine.paging import FILE_END, FILE_READ, FILE_WRITE, PAGE_MASK, SPACE_SHIFT, number
 from ntlab.plugin import option, plugin
+from ntlab.testing import boot, small_tables
 from ntlab.tracing import Tracer
-from paged import PAGE, Box, Pager, tables_of
+from paged import PAGE, Box, Pager
 
 
 def test_pages_are_written_in_list_order_into_the_first_free_run() -> None:
@@ -308,7 +308,7 @@ def test_a_plugin_that_gives_an_impossible_cluster_is_stopped(offsets: tuple[int
 
 
 def test_a_machine_without_paging_file_flushes_nothing() -> None:
-    machine = boot(tables=tables_of(8))
+    machine = boot(tables=small_tables(2, memory=8 * PAGE))
     assert machine.paging is None
     process = machine.create_process("p")
     results = []
@@ -380,7 +380,7 @@ def test_whatever_happens_every_page_keeps_its_contents(
     tracer = Tracer()
     contents = Contents(tracer)
     options = Pager(slots=slots, limit=min(limit, slots), read=read, disk=disk)
-    machine = Machine(tables_of(memory), [options], tracer=tracer).boot()
+    machine = Machine(small_tables(2, memory=memory * PAGE), [options], tracer=tracer).boot()
     paging = machine.paging
     assert paging is not None
     contents.attach(paging)
@@ -430,7 +430,7 @@ def test_the_contents_model_sees_an_old_copy() -> None:
     """The test above can fail: a slot that keeps its owner although the page has changed is found."""
     tracer = Tracer()
     contents = Contents(tracer)
-    machine = Machine(tables_of(8), [Pager()], tracer=tracer).boot()
+    machine = Machine(small_tables(2, memory=8 * PAGE), [Pager()], tracer=tracer).boot()
     paging = machine.paging
     assert paging is not None
     paging.changed = lambda region, page, stop: None  # type: ignore[method-assign]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import boot, bursts, rules, small_tables
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import Mode, hookimpl
 from ntlab.machine import (
@@ -30,6 +29,7 @@ from ntlab.machine import (
 )
 from ntlab.plugin import option, plugin, state
 from ntlab.quantities import GIB, MIB, MILLISECOND
+from ntlab.testing import boot, bursts, rules, small_tables
 
 MS = MILLISECOND
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import boot, rules
 from ntlab.engine import REPORT
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
@@ -40,6 +39,7 @@ from ntlab.machine.ports import WR_QUEUE
 from ntlab.machine.threads import WAITING
 from ntlab.plugin import option, plugin
 from ntlab.quantities import GIB, Duration, Rate, Size
+from ntlab.testing import boot, rules
 
 Program = Generator[Request, Any, None]
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import boot, bursts, rules
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
 from ntlab.machine import NOMINAL, Acquire, Compute, Machine, Release, Request, Sleep, Thread
 from ntlab.plugin import option, plugin
+from ntlab.testing import boot, bursts, rules
 
 TICK = 15_625_000
 

@@ -13,9 +13,9 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import boot, rules
 from ntlab.machine import NOMINAL, Acquire, Compute, Machine, Release, Request, Sleep
 from ntlab.machine.threads import READY
+from ntlab.testing import boot, rules
 from ntlab.tracing import Record
 from ntlab_ws2003 import Ws2003
 

@@ -14,11 +14,11 @@ from statistics import fmean, stdev
 
 import pytest
 
-from builders import boot, rules
 from ntlab.hooks import hookimpl
 from ntlab.machine import Acquire, Compute, Machine, Process, Processor, Release, Request, Thread
 from ntlab.plugin import plugin, state
 from ntlab.quantities import MICROSECOND, MILLISECOND
+from ntlab.testing import boot, rules
 from ntlab_ws2003 import Ws2003
 
 UNIT = MILLISECOND

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from builders import boot
 from ntlab.engine import Streams
 from ntlab.errors import UserError
 from ntlab.lab.statistics import estimate
 from ntlab.machine import IoRequest
 from ntlab.quantities import SECOND
+from ntlab.testing import boot
 from ntlab_completion_ports import CompletionPorts
 from ntlab_completion_ports.workloads import Messages, Orphans
 from ntlab_ws2003 import Ws2003

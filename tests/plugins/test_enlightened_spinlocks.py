@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
-from builders import boot, rules
 from distributions import write_distribution
 from ntlab.errors import UserError
 from ntlab.hooks import Mode
 from ntlab.machine import NEVER_NOTIFY, Acquire, Compute, Machine, Partition, Release, Request
 from ntlab.quantities import MIB, MICROSECOND, MILLISECOND
+from ntlab.testing import boot, rules
 from ntlab_enlightened_spinlocks import EnlightenedSpinlocks
 from ntlab_enlightened_spinlocks.workloads import Contention
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
-from builders import boot
 from distributions import write_distribution
 from ntlab.engine import REPORT
 from ntlab.errors import UserError
 from ntlab.machine import Compute, Machine, Request, Sleep
 from ntlab.quantities import MILLISECOND, SECOND
+from ntlab.testing import boot
 from ntlab_fair_share import FairShare, Sessions, water_filling
 from ntlab_fair_share.plugin import CPU_RATE_CONTROL
 from ntlab_ws2003 import Ws2003

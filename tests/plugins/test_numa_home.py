@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
-from builders import boot
 from ntlab.errors import UserError
 from ntlab.hooks import Mode
 from ntlab.machine import Machine, RunOn, Touch
+from ntlab.testing import boot
 from ntlab.topology import Tables, Topology, load
 from ntlab_numa_home import NumaHome
 from ntlab_numa_home.workloads import Wanderers

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import ntlab
-from builders import boot
 from ntlab.errors import UserError
 from ntlab.hooks import Mode
 from ntlab.machine import FlushModifiedList, Machine
 from ntlab.quantities import KIB, MIB
+from ntlab.testing import boot
 from ntlab_paging_writes import PagingWrites
 from ntlab_paging_writes.listing import process_monitor
 from ntlab_paging_writes.workloads import DirtyBursts

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
-from builders import boot
 from ntlab.errors import NtlabError, PluginError, UserError
 from ntlab.formats import minidump
 from ntlab.hooks import Mode, hookimpl
 from ntlab.machine import Component, ErrorSource, HardwareError, LatchedError, Machine
 from ntlab.machine.hardware_errors import KINDS, SEVERITIES, components
 from ntlab.plugin import option, plugin
+from ntlab.testing import boot
 from ntlab.topology import load
 from ntlab_vendor_pshed import VendorPshed
 from ntlab_whea import Whea, cper, evidence

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import boot, bursts, small_tables
 from ntlab.errors import UserError
 from ntlab.machine import Compute, Machine, Request, Sleep
 from ntlab.quantities import MILLISECOND, SECOND
+from ntlab.testing import boot, bursts, small_tables
 from ntlab_ws2003 import Ws2003
 
 TICK = 15_625_000

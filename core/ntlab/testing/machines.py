@@ -1,4 +1,4 @@
-"""What tests build again and again: small machines, and rules and programs for them."""
+"""Small machines for tests, and rules and programs for them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,33 @@
+"""What the author of a plugin tests it with. Nothing here needs pytest; the pytest plugin is `fixtures`.
+
+Everything is imported when it is first used, so that test suites of others pay nothing for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ntlab.testing.machines import boot, bursts, rules, small_tables
+
+_HOMES = {
+    "boot": "machines",
+    "bursts": "machines",
+    "rules": "machines",
+    "small_tables": "machines",
+}
+"""The names of this package, and the module each is in."""
+
+__all__ = ["boot", "bursts", "rules", "small_tables"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ntlab.testing' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"ntlab.testing.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

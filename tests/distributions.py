@@ -1,4 +1,4 @@
-"""Distributions that bring plugins, as a third party does. The fixture `use_distributions` installs them."""
+"""Distributions as third parties make them. The fixture `use_distributions` installs them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,27 @@ TOY = Path(__file__).parent / "toy"
 
 
 def write_distribution(
-    folder: Path, name: str, *, plugins: Mapping[str, str], modules: Mapping[str, str]
+    folder: Path,
+    name: str,
+    *,
+    plugins: Mapping[str, str] | None = None,
+    hardware: Mapping[str, str] | None = None,
+    modules: Mapping[str, str],
 ) -> None:
-    """A distribution on disk. `plugins`: entry point name -> object; `modules`: file -> content."""
+    """A distribution on disk.
+
+    `plugins` and `hardware`: entry point name -> object; `modules`: file -> content.
+    """
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    lines = [f"{key} = {value}" for key, value in plugins.items()]
-    (info / "entry_points.txt").write_text("[ntlab.plugins]\n" + "\n".join(lines) + "\n")
+    groups = {"ntlab.plugins": plugins or {}, "ntlab.hardware": hardware or {}}
+    lines = [
+        line
+        for group, entries in groups.items()
+        for line in (f"[{group}]", *(f"{key} = {value}" for key, value in entries.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     for file, content in modules.items():
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@
   exit code must be 0, or N where the line says `# exits N`. Lines below it are its output; where there are
   none, the output is not shown. Commands other than ntlab are left to the reader.
 - A block whose first line is a comment with a path, such as `# ntlab_mine/__init__.py`, is written to that
-  file. The plugins that a `pyproject.toml` registers are then installed.
+  file. The plugins and hardware that a `pyproject.toml` registers are then installed.
 - Any other block of `python` is executed; the blocks of a document share their names.
 """
 
@@ -54,8 +54,9 @@ def _write(folder: Path, name: str, content: str) -> None:
     file.write_text(content, encoding="utf-8")
     if name == "pyproject.toml":
         project = tomllib.loads(content)["project"]
-        plugins = project["entry-points"]["ntlab.plugins"]
-        write_distribution(folder, project["name"], plugins=plugins, modules={})
+        groups = project["entry-points"]
+        plugins, hardware = groups.get("ntlab.plugins"), groups.get("ntlab.hardware")
+        write_distribution(folder, project["name"], plugins=plugins, hardware=hardware, modules={})
 
 
 def _console(content: str, folder: Path) -> str:

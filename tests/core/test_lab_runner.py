@@ -155,7 +155,7 @@ def test_a_result_with_a_hardware_file_runs_again_without_it(
     folder = Path("mine")
     folder.mkdir()
     hardware = folder / "machine.toml"
-    hardware.write_text(ntlab.topology.profiles()["uni"].read_text())  # type: ignore[attr-defined]
+    hardware.write_text(ntlab.topology.profiles()["uni"].path.read_text())  # type: ignore[attr-defined]
     shipped = installed().experiment_files["toy-wrong"][1].read_text()
     (folder / "mine.toml").write_text(shipped.replace('"uni"', '"machine.toml"'))
     ntlab.run("mine/mine.toml", out="out")

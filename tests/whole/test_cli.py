@@ -163,7 +163,9 @@ class TestCommands:
 def ntlab_profile(name: str) -> Path:
     from ntlab.topology import profiles
 
-    return profiles()[name]
+    path = profiles()[name].path
+    assert path is not None
+    return path
 
 
 # Mistakes

@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
     topology = command("topology", None, "Hardware: list profiles, show or import a machine.")
     of_topology = topology.add_subparsers(metavar="list|show|import", required=True)
-    listed = command("list", _topology_list, "List the shipped hardware profiles.", of=of_topology)
+    listed = command("list", _topology_list, "List the installed hardware profiles.", of=of_topology)
     as_json(listed)
     shown = command("show", _topology_show, "Show a machine.", of=of_topology)
     shown.add_argument("machine", metavar="NAME|FILE", help="a profile, a .toml or hwloc .xml file, or host")

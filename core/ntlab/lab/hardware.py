@@ -6,9 +6,10 @@ from typing import Any
 
 import attrs
 
+from ntlab.errors import NtlabError
 from ntlab.lab.tables import Report, Table, as_columns
 from ntlab.quantities import format_rate, format_size
-from ntlab.topology import Topology, load, profiles
+from ntlab.topology import OWN, Profile, Topology, load, profiles
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -58,25 +59,30 @@ class MachineReport(Report):
 
 @attrs.frozen(kw_only=True, repr=False)
 class ProfileList(Report):
-    """The shipped hardware profiles."""
+    """The installed hardware profiles; the "mistake" of one says why there is no machine."""
 
-    machines: dict[str, Topology]
+    profiles: tuple[dict[str, Any], ...]
 
     def to_json(self) -> list[dict[str, Any]]:
-        keys = ("processors", "cores", "packages", "nodes", "memory_bytes", "source")
-        described = {name: topology.to_json() for name, topology in self.machines.items()}
-        return [{"name": name, **{key: facts[key] for key in keys}} for name, facts in described.items()]
+        return list(self.profiles)
 
     def columns(self) -> dict[str, list[Any]]:
         return as_columns(self.to_json())
 
     def tables(self) -> list[Table]:
         counts = ("processors", "cores", "packages", "nodes")
-        rows = [
-            [one["name"], *(str(one[count]) for count in counts), format_size(one["memory_bytes"])]
-            for one in self.to_json()
-        ]
-        return [Table(["profile", *(f"{count}>" for count in counts), "memory>"], rows)]
+        # Where nobody else's are installed, a column that says "ntlab" in each row says nothing.
+        others = any(one["distribution"] != OWN for one in self.profiles)
+        good, bad = [], []
+        for one in self.profiles:
+            if one["mistake"] is not None:
+                bad.append([one["name"], one["distribution"], one["mistake"]])
+                continue
+            row = [one["name"], *(str(one[count]) for count in counts), format_size(one["memory_bytes"])]
+            good.append(row + [one["distribution"]] * others)
+        headings = ["profile", *(f"{count}>" for count in counts), "memory>", *["distribution"] * others]
+        tables = [Table(headings, good)]
+        return [*tables, Table(["profile", "distribution", "cannot be had"], bad)] if bad else tables
 
 
 def describe(machine: str) -> MachineReport:
@@ -85,8 +91,20 @@ def describe(machine: str) -> MachineReport:
 
 
 def profile_list() -> ProfileList:
-    """The shipped profiles."""
-    return ProfileList(machines={name: load(path) for name, path in profiles().items()})
+    """The installed profiles. One that is no machine is listed with its mistake."""
+    return ProfileList(profiles=tuple(_in_short(profile) for profile in profiles().values()))
+
+
+def _in_short(profile: Profile) -> dict[str, Any]:
+    keys = ("processors", "cores", "packages", "nodes", "memory_bytes", "source")
+    facts: dict[str, Any] = dict.fromkeys(keys)
+    mistake = None
+    try:
+        described = profile.read().to_json()
+        facts = {key: described[key] for key in keys}
+    except NtlabError as error:
+        mistake = str(error)
+    return {"name": profile.name, **facts, "distribution": profile.distribution, "mistake": mistake}
 
 
 def _matrix(rows: Any, title: str) -> Table:

@@ -1,6 +1,6 @@
 """The hardware of a simulated machine: described as a networkx graph, frozen into tables at boot.
 
-`load` reads a shipped profile by name, a profile or an hwloc XML file by path, or the running host;
+`load` reads an installed profile by name, a profile or an hwloc XML file by path, or the running host;
 `Topology.freeze` makes the `Tables` that the simulation reads. Everything heavy is imported when first used.
 """
 
@@ -12,13 +12,16 @@ from types import ModuleType
 
 from ntlab.errors import UnknownNameError
 from ntlab.topology.groups import assign_groups
+from ntlab.topology.installed import HOST, OWN, Profile, profiles
 from ntlab.topology.model import Topology
 from ntlab.topology.tables import Cache, Device, Link, Tables, TopologyError
 
 __all__ = [
+    "OWN",
     "Cache",
     "Device",
     "Link",
+    "Profile",
     "Tables",
     "Topology",
     "TopologyError",
@@ -28,24 +31,13 @@ __all__ = [
     "to_profile",
 ]
 
-HOST = "host"
-
-
-def profiles() -> dict[str, Path]:
-    """The shipped hardware profiles by name, in the order of their names."""
-    package = Path(__file__).resolve().parents[1]
-    # Beside the package in a wheel; at the root of the repository in a source checkout.
-    folders = (package / "hardware_profiles", package.parents[1] / "hardware_profiles")
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
 
 def load(name: str | Path, *, allowed_only: bool = True) -> Topology:
     """A machine by the name of its profile, by the path of a .toml profile or hwloc .xml file, or "host".
 
     `allowed_only` concerns hwloc files and the host: the processors and memory that were allowed to whoever
     looked, else all. Raises UnknownNameError for a name that is neither, TopologyError for a file that is no
-    machine.
+    machine, and for a name that two distributions bring.
     """
     path = Path(name)
     suffix = path.suffix.lower()
@@ -57,14 +49,14 @@ def load(name: str | Path, *, allowed_only: bool = True) -> Topology:
         from ntlab.topology import host
 
         return host.read(allowed_only=allowed_only)
-    shipped = profiles()
-    if suffix != ".toml":
-        if str(name) not in shipped:
-            raise UnknownNameError("hardware", str(name), [*shipped, HOST])
-        path = shipped[str(name)]
-    from ntlab.topology import profile
+    if suffix == ".toml":
+        from ntlab.topology import profile
 
-    return profile.read(path)
+        return profile.read(path)
+    known = profiles()
+    if str(name) not in known:
+        raise UnknownNameError("hardware", str(name), [*known, HOST])
+    return known[str(name)].read()
 
 
 def to_profile(topology: Topology) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -127,3 +128,20 @@ def test_every_plugin_of_the_source_is_registered() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     registered = {value.partition(":")[0] for value in project["entry-points"]["ntlab.plugins"].values()}
     assert registered == {file.parent.name for file in PLUGINS.glob("*/__init__.py")}
+
+
+def test_tox_tests_the_lowest_versions_that_are_supported_and_each_plugin_alone() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    pinned = tox.partition("\nversions =")[2].split()
+    assert [pin.replace("==", ">=") for pin in pinned] == project["dependencies"]
+    plugins = {
+        name
+        for name in project["entry-points"]["ntlab.plugins"]
+        if list((ROOT / "tests" / "plugins").glob(f"test_{name}*.py"))
+    }
+    for places in re.findall(
+        r"^    (?:alone|matrix) = (.*)$|^\[testenv:(py\S+-{[a-z].*)\]$", tox, re.MULTILINE
+    ):
+        names = set(re.findall(r"\b[a-z]\w+", " ".join(places)))
+        assert {name for name in names if not re.fullmatch(r"py\d*", name)} == {*plugins, "lowest", "newest"}

@@ -56,6 +56,11 @@ def type_of(identity: int) -> EventType:
     return _types[identity]
 
 
+def known_types() -> list[EventType]:
+    """All event types that have been declared, by provider and name."""
+    return sorted(_types.values(), key=lambda event: (event.provider, event.name))
+
+
 @attrs.frozen
 class Record:
     """One decoded record. `time` in ns; `fields` by name, text and bytes resolved."""

@@ -43,6 +43,11 @@ class Tracer:
         self._subscribers: dict[int, list[Callable[[tuple[int, ...]], None]]] = {}
         self._partition = ""  # what stands before the providers' names
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it holds the records in memory."""
+        return self.enabled and self._keep
+
     def emitter(self, event: EventType) -> Emitter | None:
         """What to call with ``(time, event.id, *fields)``, or None where the event goes nowhere."""
         identity = self._own(event).id

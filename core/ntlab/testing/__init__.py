@@ -1,4 +1,4 @@
-"""What the author of a plugin tests it with. Nothing here needs pytest; the pytest plugin is `fixtures`.
+"""What the author of a plugin tests it with. Nothing here needs pytest; the pytest plugin is `ntlab_pytest`.
 
 Everything is imported when it is first used, so that test suites of others pay nothing for it.
 """
@@ -9,17 +9,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ntlab.testing.faults import Faults
+    from ntlab.testing.golden import compare_golden
     from ntlab.testing.machines import boot, bursts, rules, small_tables
+    from ntlab.testing.mixing import covering_sets
+    from ntlab.testing.recorder import Recorder, Records, Stretch
 
 _HOMES = {
+    "Faults": "faults",
+    "Recorder": "recorder",
+    "Records": "recorder",
+    "Stretch": "recorder",
     "boot": "machines",
     "bursts": "machines",
+    "covering_sets": "mixing",
+    "compare_golden": "golden",
     "rules": "machines",
     "small_tables": "machines",
 }
 """The names of this package, and the module each is in."""
 
-__all__ = ["boot", "bursts", "rules", "small_tables"]
+__all__ = [
+    "Faults",
+    "Recorder",
+    "Records",
+    "Stretch",
+    "boot",
+    "bursts",
+    "compare_golden",
+    "covering_sets",
+    "rules",
+    "small_tables",
+]
 
 
 def __getattr__(name: str) -> Any:

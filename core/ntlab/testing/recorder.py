@@ -1,0 +1,276 @@
+"""A recorder: ask a machine what happened on it.
+
+    seen = Recorder(machine)
+    assert len(seen("Thread/CSwitch", cpu=1)) == 3
+    assert seen("Thread/End", tid="worker").one().time == 4 * MILLISECOND
+    assert seen.run_time("worker") == 3 * MILLISECOND
+    assert [s.thread for s in seen.stretches(processor=0)] == ["worker", "other"]
+
+A name or a field that nothing records is an error, so a test cannot pass because of a slip of the pen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, overload
+
+import attrs
+
+from ntlab.errors import UnknownNameError, UserError
+from ntlab.machine import Machine, Thread
+from ntlab.machine.records import CSWITCH, THREAD_END, THREAD_START
+from ntlab.machine.scheduler import IDLE_TID
+from ntlab.quantities import format_duration
+from ntlab.testing.lines import line_of
+from ntlab.tracing import EventType, Record
+from ntlab.tracing.records import known_types
+
+SHOWN = 20
+"""Records and stretches that a message shows."""
+
+
+class Records(Sequence[Record]):
+    """Some records, oldest first; printed, lines of text. `asked` says what they are the answer to."""
+
+    def __init__(self, records: Iterable[Record], asked: str = "records") -> None:
+        self._records = list(records)
+        self.asked = asked
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Records: ...
+    def __getitem__(self, index: int | slice) -> Record | Records:
+        if isinstance(index, slice):
+            return Records(self._records[index], self.asked)
+        return self._records[index]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def times(self) -> list[int]:
+        """When each was, ns."""
+        return [record.time for record in self._records]
+
+    def values(self, field: str) -> list[Any]:
+        """The value of a field in each. Raises UnknownNameError for one that a record has not."""
+        for record in self._records:
+            if field not in record.fields:
+                raise UnknownNameError(f"field of {record.name}", field, record.fields)
+        return [record[field] for record in self._records]
+
+    def one(self) -> Record:
+        """The only record. Raises AssertionError, which shows what there is, where it is not the only one."""
+        if len(self._records) != 1:
+            raise AssertionError(f"expected 1 record, found {self!r}")
+        return self._records[0]
+
+    def __repr__(self) -> str:
+        lines = [f"{len(self)} of {self.asked}"]
+        lines += [f"  {line_of(record)}" for record in self._records[:SHOWN]]
+        if len(self) > SHOWN:
+            lines.append(f"  ... and {len(self) - SHOWN} more")
+        return "\n".join(lines)
+
+
+@attrs.frozen
+class Stretch:
+    """A thread was on a processor from `start` to `end` (ns)."""
+
+    processor: int
+    thread: str
+    start: int
+    end: int
+
+    @property
+    def duration(self) -> int:
+        return self.end - self.start
+
+    def __repr__(self) -> str:
+        return f"cpu {self.processor}: {self.thread} {self.start}..{self.end}"
+
+
+class Recorder:
+    """What a machine has done so far. Its tracer must keep its records: `boot(..., trace=True)`."""
+
+    def __init__(self, machine: Machine) -> None:
+        if not machine.tracer.keeps:
+            raise UserError(
+                f"the tracer of {machine.name!r} keeps no records",
+                expected="boot(..., trace=True), or Machine(..., tracer=Tracer(keep=True))",
+            )
+        self.machine = machine
+
+    # -- records -------------------------------------------------------------------------------------------
+
+    def __call__(
+        self, name: str = "*", /, *, since: int = 0, until: int | None = None, **fields: Any
+    ) -> Records:
+        """The records of events called `name`, from `since` to `until` ns, whose fields have these values.
+
+        `name` is an event's ("Thread/CSwitch"), with its provider or without, and may hold * and ?. A value
+        may be a function that says whether it fits. Thread identifiers may be given as threads' names or
+        threads. Raises UnknownNameError for a name that no event has, or a field that none of them has.
+        """
+        events = self._events(name)
+        for field in fields:
+            known = {key.rstrip("$#") for event in events for key in event.fields}
+            if field not in known:
+                raise UnknownNameError(f"field of {name}", field, known)
+        tests = {field: self._test(field, value) for field, value in fields.items()}
+        wanted = {(event.provider, event.name) for event in events}
+        found = (
+            record
+            for record in self.machine.tracer.records(*sorted({event.name for event in events}))
+            if (record.provider, record.name) in wanted
+            and record.time >= since
+            and (until is None or record.time <= until)
+            and all(key in record.fields and test(record[key]) for key, test in tests.items())
+        )
+        conditions = [f"{field}={value!r}" for field, value in fields.items()]
+        return Records(found, " ".join([name, *conditions]))
+
+    def all(self) -> Iterator[Record]:
+        """All records, those of child partitions too, decoded one by one."""
+        return self.machine.tracer.records()
+
+    def counts(self) -> dict[str, int]:
+        """How many records of each event there are, by "PROVIDER/NAME"."""
+        count = Counter(f"{record.provider}/{record.name}" for record in self())
+        return dict(sorted(count.items()))
+
+    def _events(self, name: str) -> list[EventType]:
+        own = [event for event in known_types() if self._is_own(event)]
+        found = [
+            event
+            for event in own
+            if fnmatchcase(event.name, name) or fnmatchcase(f"{event.provider}/{event.name}", name)
+        ]
+        if not found:
+            raise UnknownNameError("event", name, {event.name for event in own})
+        return found
+
+    def _is_own(self, event: EventType) -> bool:
+        """Whether it is of this machine. A host and its child partitions share a tracer."""
+        machine = self.machine
+        if machine.partition is not None:
+            return event.provider.startswith(f"{machine.name}/")
+        return not any(event.provider.startswith(f"{child.name}/") for child in machine.partitions.children)
+
+    def _test(self, field: str, value: Any) -> Callable[[Any], bool]:
+        if field.endswith("tid"):
+            if isinstance(value, Thread):
+                value = value.id
+            elif isinstance(value, str):
+                return self._ids(value).__contains__
+        return value if callable(value) else lambda seen: bool(seen == value)
+
+    # -- threads -------------------------------------------------------------------------------------------
+
+    def run_time(self, thread: str | Thread) -> int:
+        """How long a thread has been on processors, ns; of a name, all threads that had it."""
+        if isinstance(thread, Thread):
+            return self.machine.scheduler.run_time(thread)
+        ids = self._ids(thread)
+        living = sum(
+            self.machine.scheduler.run_time(self.machine.threads[identity])
+            for identity in ids
+            if identity in self.machine.threads
+        )
+        ended: list[int] = self(THREAD_END.name, tid=ids.__contains__).values("run_time")
+        return living + sum(ended)
+
+    def stretches(self, processor: int | None = None, thread: str | None = None) -> list[Stretch]:
+        """Who ran where and when, in the order of the beginnings: what a Gantt chart shows.
+
+        Those of one processor or one thread, where these are given. Interrupt work counts as its thread's.
+        """
+        if thread is not None:
+            self._ids(thread)
+        names = self._names()
+        running: dict[int, tuple[str, int]] = {}
+        found: list[Stretch] = []
+
+        def ends(cpu: int, now: int) -> None:
+            if cpu in running:
+                name, start = running.pop(cpu)
+                found.append(Stretch(cpu, name, start, now))
+
+        for switch in self(CSWITCH.name):
+            cpu, new = int(switch["cpu"]), int(switch["new_tid"])
+            ends(cpu, switch.time)
+            if new != IDLE_TID:
+                running[cpu] = names[new], switch.time
+        for cpu in sorted(running):
+            ends(cpu, self.machine.engine.now)
+        return sorted(
+            (
+                stretch
+                for stretch in found
+                if processor in (None, stretch.processor) and thread in (None, stretch.thread)
+            ),
+            key=lambda stretch: (stretch.start, stretch.processor),
+        )
+
+    def chart(self, width: int = 72, *, since: int = 0, until: int | None = None) -> str:
+        """The stretches as text: a line a processor, a letter a thread, a dot where none ran.
+
+        Each column shows the thread that ran longest in it, if it did so longer than the processor was idle.
+        """
+        end = self.machine.engine.now if until is None else until
+        step = max(1, -(-(end - since) // width))
+        columns = max(1, -(-(end - since) // step))
+        ran = [[Counter[str]() for _ in range(columns)] for _ in self.machine.processors]
+        for stretch in self.stretches():
+            at = max(stretch.start, since)
+            while at < min(stretch.end, end):
+                column = (at - since) // step
+                stop = min(stretch.end, end, since + (column + 1) * step)
+                ran[stretch.processor][column][stretch.thread] += stop - at
+                at = stop
+        names = list(dict.fromkeys(s.thread for s in self.stretches() if s.end > since and s.start < end))
+        letters = {name: _LETTERS[index % len(_LETTERS)] for index, name in enumerate(names)}
+
+        def cell(column: int, times: Counter[str]) -> str:
+            idle = min(step, end - since - column * step) - times.total()
+            name, time = max(times.items(), key=lambda item: item[1], default=("", 0))
+            return letters[name] if name and time >= idle else "."
+
+        lines = [f"{format_duration(since)} to {format_duration(end)}, {format_duration(step)} a column"]
+        lines += [
+            f"cpu {index:<3} {''.join(map(cell, range(columns), row))}" for index, row in enumerate(ran)
+        ]
+        return "\n".join([*lines, *(f"{letter}  {name}" for name, letter in letters.items())])
+
+    def _names(self) -> dict[int, str]:
+        return {int(record["tid"]): str(record["name"]) for record in self(THREAD_START.name)}
+
+    def _ids(self, name: str) -> set[int]:
+        names = self._names()
+        if name not in names.values():
+            raise UnknownNameError("thread", name, set(names.values()))
+        return {identity for identity, known in names.items() if known == name}
+
+    # -- counters ------------------------------------------------------------------------------------------
+
+    def counter(self, name: str) -> float:
+        """A performance counter by its Windows name. Raises UnknownNameError."""
+        counters = self.machine.counters()
+        if name not in counters:
+            raise UnknownNameError("counter", name, counters)
+        return counters[name]
+
+    def counters(self, pattern: str = "*") -> dict[str, float]:
+        """The performance counters whose names match a pattern with * and ?."""
+        return {key: value for key, value in self.machine.counters().items() if fnmatchcase(key, pattern)}
+
+    def __repr__(self) -> str:
+        lines = [f"<Recorder of {self.machine.name} at {self.machine.engine.now} ns>"]
+        lines += [f"  {count:>8}  {name}" for name, count in self.counts().items()]
+        return "\n".join(lines)
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from ntlab.errors import SimulationError, UserError
+from ntlab.errors import UserError
 from ntlab.machine import (
     Allocate,
     Extent,
@@ -171,7 +171,8 @@ class DirtyBursts:
             pages * count for pages, count in paging.write_sizes.items() if pages * size >= LARGE
         )
         if len(self._ended) < self.processes:
-            raise SimulationError("the run ended before all memory was read back")
+            ended = "the run ended before all memory was read back"
+            raise UserError(ended, where="duration", expected="a longer one, or none")
         began = self._began[0]
         reads = paging.disk.reads - began.reads
         read = paging.disk.read_bytes - began.read_bytes

@@ -230,3 +230,5 @@ def test_what_cannot_be_is_refused() -> None:
         boot(plugins=[Ws2003(), PagingWrites(max_cluster=65 * KIB + 1)])
     with pytest.raises(UserError, match="no paging file"):
         DirtyBursts().start(boot(plugins=[Ws2003(paging_file=0)]))
+    with pytest.raises(UserError, match="duration: the run ended before all memory was read back"):
+        ntlab.run("paging-writes", set={"duration": "100 ms"}, seeds=1)

@@ -13,7 +13,8 @@ touches pluggy or cattrs: a class described so is an ordinary attrs class that c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Literal, TypeVar, dataclass_transform
 
@@ -42,7 +43,8 @@ class PluginInfo:
 
     `release` is the first release that has the feature; `ledger` the rows it provides; `requires`,
     `conflicts`, `after` and `before` name other plugins; `hookspecs` are modules that specify hooks of its
-    own, which plugins that require it may answer.
+    own, which plugins that require it may answer. `neutral` holds option values, as an experiment writes
+    them, with which the plugin changes nothing at all; None where there are none.
     """
 
     name: str
@@ -55,6 +57,7 @@ class PluginInfo:
     before: tuple[str, ...]
     workloads: tuple[type, ...]
     hookspecs: tuple[ModuleType, ...]
+    neutral: Mapping[str, Any] | None = None
     cls: type
 
 
@@ -106,8 +109,12 @@ def plugin(
     before: tuple[str, ...] = (),
     workloads: tuple[type, ...] = (),
     hookspecs: tuple[ModuleType, ...] = (),
+    neutral: Mapping[str, Any] | None = None,
 ) -> Callable[[type[T]], type[T]]:
-    """Make a class a plugin. Its fields are its options, its `@hookimpl` methods what it answers."""
+    """Make a class a plugin. Its fields are its options, its `@hookimpl` methods what it answers.
+
+    The arguments are those of `PluginInfo`.
+    """
     if release not in RELEASES:
         raise PluginError(f"unknown release {release!r}; expected one of {', '.join(RELEASES)}", plugin=name)
 
@@ -124,6 +131,7 @@ def plugin(
             before=before,
             workloads=workloads,
             hookspecs=hookspecs,
+            neutral=neutral,
             cls=built,
         )
         return built
@@ -169,6 +177,15 @@ def workload_info(subject: object) -> WorkloadInfo:
 def renewed(plugin: Any) -> object:
     """A new instance of a plugin with the same options, for another machine."""
     return attrs.evolve(plugin)
+
+
+def implemented(cls: type) -> dict[str, str]:
+    """The hooks that a plugin class answers: the method's name, and the hook's."""
+    return {
+        name: options["specname"] or name
+        for name, member in inspect.getmembers(cls, callable)
+        if (options := getattr(member, "ntlab_impl", None)) is not None
+    }
 
 
 def options_of(cls: type) -> list[attrs.Attribute[Any]]:

@@ -10,15 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+import tomli_w
 
 import ntlab
 from ntlab.errors import PluginError, SimulationError, UnknownNameError, UserError
+from ntlab.hooks import hookimpl, implementations
 from ntlab.lab import api, runner
 from ntlab.lab.api import Interrupted
+from ntlab.lab.experiment import find_experiment, resolve
 from ntlab.lab.registry import installed
 from ntlab.lab.results import Result
-from ntlab.lab.runner import HOOKS_VARIABLE, Run, hooks_mode
+from ntlab.lab.runner import HOOKS_VARIABLE, Run, hooks_mode, jobs_of
+from ntlab.plugin import option, plugin, renewed
+from ntlab.testing import boot
+from ntlab.topology import load
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -49,6 +56,39 @@ def test_with_the_mechanism_neutralised_the_claim_fails_and_the_arms_are_one() -
     result = ntlab.run("toy-turns", set={"toy_short.quantum": "60 ms"})
     assert not result.holds
     assert result.arms["before"].digest == result.arms["after"].digest
+
+
+def test_a_muted_plugin_is_built_and_never_asked() -> None:
+    def digest(arm: str, *muted: str) -> str:
+        experiment = resolve(find_experiment("toy-turns", installed())[0], installed(), source="toy")
+        job = next(job for job in jobs_of(experiment, "direct", [arm]))
+        return runner.simulate(attrs.evolve(job, muted=muted), load(job.hardware).freeze()).digest
+
+    assert digest("after", "toy_short") == digest("after", "toy_short.scheduler_policy") == digest("before")
+    assert digest("after", "toy_base") == digest("after") != digest("before")  # toy_short answers instead
+    with pytest.raises(UnknownNameError, match="unknown hook of plugin 'toy_short' 'scheduler_polic'"):
+        digest("after", "toy_short.scheduler_polic")
+
+
+def test_a_muted_plugin_stays_so_in_another_machine_and_can_call_itself() -> None:
+    @plugin(name="echo", summary="Answers by its own methods.", release="ws2008")
+    class Echo:
+        level: int = option(default=7, help="An answer.")
+
+        @hookimpl
+        def priority_at_quantum_end(self) -> int:
+            return self.level
+
+        @hookimpl(specname="boosted_priority")
+        def boost(self) -> int:
+            return self.priority_at_quantum_end() + 1
+
+    muted = runner._muted(Echo.ntlab_plugin, ("echo.priority_at_quantum_end",))(level=4)
+    again = renewed(muted)
+    assert isinstance(again, Echo)
+    assert (again.boost(), again.priority_at_quantum_end()) == (5, 4)
+    answers = {hook: names for hook, names in implementations(boot(plugins=[again]).manager).items() if names}
+    assert answers == {"boosted_priority": ["echo"]}
 
 
 def test_jobs_and_hook_modes_change_nothing() -> None:
@@ -109,6 +149,17 @@ def test_a_claim_of_an_unknown_metric_is_told_after_the_first_run(tmp_path: Path
     with pytest.raises(UnknownNameError, match=r"claim 'toy-fewer-switches': unknown metric 'swiches'"):
         ntlab.run(file, progress=lambda done, of, last: seen.append(done))
     assert seen == []
+
+
+def test_a_control_is_told_as_such(tmp_path: Path) -> None:
+    document, _, _ = find_experiment("toy-turns", installed())
+    document["claims"][0]["control"] = True
+    file = tmp_path / "toy-turns.toml"
+    file.write_text(tomli_w.dumps(document))
+    result = ntlab.run(file, seeds=1)
+    assert f"{result.claims[0].claim.id} (control)" in str(result)
+    assert [claim["control"] for claim in result.to_json()["claims"]][:1] == [True]
+    assert result.experiment.document()["claims"][0]["control"]
 
 
 def test_a_counter_can_be_claimed(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class ClaimTable:
     expect: str
     ledger: str = ""
     source: str = ""
+    control: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -78,13 +79,17 @@ class Arm:
 
 @attrs.frozen(kw_only=True)
 class Claim:
-    """What an experiment shows: `metric` (of the workload, or a counter) and what is expected of it."""
+    """What an experiment shows: `metric` (of the workload, or a counter) and what is expected of it.
+
+    A `control` is about what surrounds the feature, so it holds without the feature too.
+    """
 
     id: str
     ledger: str
     metric: str
     expectation: Expectation
     source: str
+    control: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -132,6 +137,7 @@ class Experiment:
                     "expect": claim.expectation.text,
                     "ledger": claim.ledger,
                     "source": claim.source,
+                    "control": claim.control,
                 }
                 for claim in self.claims
             ],
@@ -281,7 +287,12 @@ def _claims(table: ExperimentTable, top: Place) -> tuple[Claim, ...]:
             raise UnknownNameError("ledger row", ledger, table.ledger, where=str(place / "ledger"))
         expectation = parse_expectation(claim.expect, list(table.arms), str(place / "expect"))
         claims[claim.id] = Claim(
-            id=claim.id, ledger=ledger, metric=claim.metric, expectation=expectation, source=claim.source
+            id=claim.id,
+            ledger=ledger,
+            metric=claim.metric,
+            expectation=expectation,
+            source=claim.source,
+            control=claim.control,
         )
     return tuple(claims.values())
 

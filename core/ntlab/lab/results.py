@@ -87,6 +87,7 @@ class ClaimResult:
                 for comparison in self.comparisons
             ],
             "source": self.claim.source,
+            "control": self.claim.control,
             "holds": self.holds,
         }
 
@@ -127,6 +128,7 @@ class ClaimsReport(Report):
                     "high": value.high,
                     "n": value.n,
                     "expect": result.claim.expectation.text,
+                    "control": result.claim.control,
                     "holds": result.holds,
                 }
                 for result in self.claims
@@ -141,7 +143,7 @@ class ClaimsReport(Report):
             claim, effect = result.claim, result.effect
             first = [
                 "holds" if result.holds else "FAILS",
-                claim.id,
+                f"{claim.id} (control)" if claim.control else claim.id,
                 claim.ledger,
                 claim.metric,
                 "" if effect is None else _signed(effect, result.unit),

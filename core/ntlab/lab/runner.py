@@ -23,7 +23,7 @@ from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
 from ntlab.lab.experiment import Arm, Experiment
 from ntlab.lab.options import Place, Setting, build
 from ntlab.lab.registry import installed, views_of
-from ntlab.plugin import Metric
+from ntlab.plugin import Metric, PluginInfo, implemented
 
 if TYPE_CHECKING:
     from ntlab.machine import Machine
@@ -39,7 +39,11 @@ HOOKS_VARIABLE = "NTLAB_HOOKS"
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """One run to be made. `hardware` names the tables that are handed to the worker apart."""
+    """One run to be made. `hardware` names the tables that are handed to the worker apart.
+
+    `muted` names plugins ("PLUGIN") and hooks of theirs ("PLUGIN.HOOK") that are built but never asked, on
+    the machine, its children and whatever boots after a crash: what becomes of a claim without the mechanism.
+    """
 
     experiment: str
     arm: Arm
@@ -47,6 +51,7 @@ class Job:
     duration: int | None
     seed: int
     hooks: Hooks
+    muted: tuple[str, ...] = ()
 
     @property
     def hardware(self) -> str:
@@ -133,7 +138,7 @@ class _Parts:
         registry = installed()
         self._names = [*job.arm.plugins, job.use.partition(".")[0]]
         self.plugins = [
-            build(registry.plugin(name).info.cls, _settings(options), Place(name))
+            build(_muted(registry.plugin(name).info, job.muted), _settings(options), Place(name))
             for name, options in job.arm.plugins.items()
         ]
         self.workload: Any = build(
@@ -145,6 +150,27 @@ class _Parts:
         for name, part in zip(self._names, (*self.plugins, self.workload), strict=True):
             found |= views_of(part, name)
         return found
+
+
+def _muted(info: PluginInfo, muted: Sequence[str]) -> type:
+    """The class of a plugin; or one like it, with those of its hooks that are `muted` left unmarked."""
+    whole = info.name in muted
+    hooks = {name.removeprefix(f"{info.name}.") for name in muted if name.startswith(f"{info.name}.")}
+    if not whole and not hooks:
+        return info.cls
+
+    def unmarked(name: str) -> Callable[..., Any]:
+        # The plugin may call its own method; only pluggy no longer sees it.
+        return lambda self, *arguments: getattr(super(twin, self), name)(*arguments)
+
+    marks = implemented(info.cls)
+    for hook in hooks:
+        if hook not in marks.values():
+            raise UnknownNameError(f"hook of plugin {info.name!r}", hook, marks.values(), where="muted")
+    quiet = {name: unmarked(name) for name, hook in marks.items() if whole or hook in hooks}
+    twin: Any = type(info.cls.__name__, (info.cls,), quiet)
+    twin.ntlab_plugin = attrs.evolve(info, cls=twin)
+    return twin  # type: ignore[no-any-return]
 
 
 def _lived(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callable[[Machine], T]) -> T:
@@ -275,7 +301,7 @@ def _nearest_plugin(error: BaseException, job: Job) -> tuple[str, str] | None:
     for frame in reversed(frames):
         subject = frame.f_locals.get("self")
         for plugin in used:
-            if type(subject) is plugin.info.cls:
+            if isinstance(subject, plugin.info.cls):
                 asked = [f.f_code.co_name for f in frames if f.f_locals.get("self") is subject]
                 return plugin.name, next((name for name in reversed(asked) if name in plugin.hooks), "")
         for plugin in used:

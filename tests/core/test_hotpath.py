@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntlab.hooks import hookimpl
-from ntlab.machine import Acquire, Compute, Machine, Release, Request, Sleep
+from ntlab.machine import Acquire, Compute, Machine, OrderedLevel, Release, Request, Sleep, Thread
 from ntlab.machine.scheduler import Scheduler
 from ntlab.plugin import plugin, state
 from ntlab.testing import boot, rules
@@ -29,6 +29,23 @@ class Recorder:
     @hookimpl
     def machine_booted(self, machine: Machine) -> None:
         self.machine = machine
+
+
+@plugin(name="order", summary="An order, turns and preemption of its own.", release="ws2003")
+class Order:
+    """Who ran least is first, and takes the place of one that ran for 20 ns more."""
+
+    @hookimpl
+    def ready_level(self, priority: int) -> OrderedLevel | None:
+        return OrderedLevel(lambda thread: thread.run_time) if priority < 12 else None
+
+    @hookimpl
+    def turn_length(self, thread: Thread, left: int) -> int | None:
+        return None if thread.id % 3 == 0 else left or 1 + thread.id % 17
+
+    @hookimpl
+    def preempts(self, thread: Thread, running: Thread) -> bool:
+        return thread.machine.scheduler.run_time(running) > thread.run_time + 20
 
 
 burst = st.integers(0, 30)
@@ -49,10 +66,15 @@ disturbances = st.lists(
 
 
 def play(
-    work: list[Any], disturbed: list[Any], policy: dict[str, Any], record: bool, trace: bool
+    work: list[Any],
+    disturbed: list[Any],
+    policy: dict[str, Any],
+    record: bool,
+    trace: bool,
+    others: Sequence[object],
 ) -> tuple[Machine, list[Any]]:
     recorder = Recorder()
-    machine = boot(2, [rules(**policy), *([recorder] if record else [])], trace=trace)
+    machine = boot(2, [rules(**policy), *([recorder] if record else []), *others], trace=trace)
     process = machine.create_process("p")
     lock = machine.create_lock("l")
 
@@ -95,6 +117,7 @@ def play(
     st.booleans(),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([[], [], [Order()]]),
 )
 def test_plain_and_full_agree(
     work: list[Any],
@@ -105,6 +128,7 @@ def test_plain_and_full_agree(
     fresh: bool,
     record: bool,
     trace: bool,
+    others: list[object],
 ) -> None:
     policy = {
         "quantum": quantum,
@@ -112,14 +136,14 @@ def test_plain_and_full_agree(
         "switch_cost": cost,
         "fresh_quantum_after_wait": fresh,
     }
-    plain, plain_log = play(work, disturbed, policy, record, trace)
+    plain, plain_log = play(work, disturbed, policy, record, trace, others)
     with pytest.MonkeyPatch.context() as patch:
 
         def full(self: Scheduler) -> None:
             self.expired, self.slept = self._expired, self._slept
 
         patch.setattr(Scheduler, "_choose_actions", full)
-        slow, slow_log = play(work, disturbed, policy, record, trace)
+        slow, slow_log = play(work, disturbed, policy, record, trace, others)
     assert plain_log == slow_log
     assert plain.tracer.digest() == slow.tracer.digest()
     for one, other in zip(plain.processors, slow.processors, strict=True):

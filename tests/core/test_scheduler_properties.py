@@ -6,6 +6,7 @@ at any instant which thread runs where and which are ready.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -13,8 +14,10 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntlab.machine import NOMINAL, Acquire, Compute, Machine, Release, Request, Sleep
+from ntlab.hooks import hookimpl
+from ntlab.machine import NOMINAL, Acquire, Compute, Machine, OrderedLevel, Release, Request, Sleep, Thread
 from ntlab.machine.threads import READY
+from ntlab.plugin import plugin
 from ntlab.testing import boot, rules
 from ntlab.tracing import Record
 from ntlab_ws2003 import Ws2003
@@ -37,6 +40,41 @@ class Plan:
     disturbances: list[tuple[int, str, int, int]]
     policy: dict[str, Any]
     baseline: bool
+    others: list[object]
+
+
+@plugin(name="order", summary="An order, turns and preemption of its own.", release="ws2003")
+class Order:
+    """Who ran least is first, and takes the place of one that ran for a third of a turn more."""
+
+    @hookimpl
+    def ready_level(self) -> OrderedLevel:
+        return OrderedLevel(lambda thread: thread.run_time)
+
+    @hookimpl
+    def turn_length(self, thread: Thread, left: int) -> int | None:
+        quantum = thread.machine.scheduler.policy.quantum
+        return None if thread.id % 3 == 0 else left or quantum * (1 + thread.id % 5)
+
+    @hookimpl
+    def preempts(self, thread: Thread, running: Thread) -> bool:
+        scheduler = thread.machine.scheduler
+        return 3 * (scheduler.run_time(running) - thread.run_time) > scheduler.policy.quantum
+
+
+@plugin(name="neutral", summary="Asked for all that Order says, it changes nothing.", release="ws2003")
+class Neutral:
+    @hookimpl
+    def ready_level(self, priority: int) -> deque[Thread] | OrderedLevel | None:
+        return [None, deque(), OrderedLevel(lambda thread: 0)][priority % 3]
+
+    @hookimpl
+    def turn_length(self) -> None:
+        return None
+
+    @hookimpl
+    def preempts(self, thread: Thread) -> bool | None:
+        return None if thread.id % 2 else False
 
 
 times = st.integers(0, 20) | st.integers(0, 5000)
@@ -44,7 +82,13 @@ steps = st.lists(st.tuples(st.sampled_from(["compute", "sleep", "hold"]), times)
 
 
 @st.composite
-def plans(draw: st.DrawFn, *, disturbed: bool = True, switch_cost: bool = True) -> Plan:
+def plans(
+    draw: st.DrawFn,
+    *,
+    disturbed: bool = True,
+    switch_cost: bool = True,
+    others: st.SearchStrategy[list[object]] | None = None,
+) -> Plan:
     processors = draw(st.integers(1, 4))
     everywhere = (1 << processors) - 1
     affinities = st.just(everywhere) | st.integers(1, everywhere)
@@ -63,6 +107,7 @@ def plans(draw: st.DrawFn, *, disturbed: bool = True, switch_cost: bool = True) 
             "fresh_quantum_after_wait": draw(st.booleans()),
         },
         baseline=draw(st.booleans()),
+        others=draw(others if others is not None else st.sampled_from([[], [Order()]])),
     )
 
 
@@ -73,10 +118,10 @@ def simulate(plan: Plan, *, scale: int = 1, hooks: Literal["direct", "plain"] = 
         # The baseline's clock may not be as fast as this file's; nothing else depends on the unit of time.
         scale *= HARDWARE_TICK // TICK
         policy |= {name: plan.policy[name] * scale for name in ("quantum", "tick", "switch_cost")}
-        plugin: object = Ws2003(**policy, starvation_scan=False)
+        base: object = Ws2003(**policy, starvation_scan=False)
     else:
-        plugin = rules(**policy)
-    machine = boot(plan.processors, [plugin], trace=True, hooks=hooks)
+        base = rules(**policy)
+    machine = boot(plan.processors, [base, *plan.others], trace=True, hooks=hooks)
     process = machine.create_process("p")
     lock = machine.create_lock("l", "test_and_set")
 
@@ -191,6 +236,13 @@ def test_both_hook_modes_and_every_repetition_give_the_same_trace(plan: Plan) ->
     first = simulate(plan)
     assert simulate(plan).tracer.digest() == first.tracer.digest()
     assert simulate(plan, hooks="plain").tracer.digest() == first.tracer.digest()
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans(others=st.just([])))
+def test_asking_for_an_order_that_nobody_wants_changes_nothing(plan: Plan) -> None:
+    neutral = attrs.evolve(plan, others=[Neutral()])
+    assert simulate(neutral).tracer.digest() == simulate(plan).tracer.digest()
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,13 +5,13 @@ Masks are integers: bit i is processor i. Priorities are 0..31 (1..15 dynamic, 1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ntlab.hooks.markers import hookspec, observer
 
 if TYPE_CHECKING:
     from ntlab.machine.policy import SchedulerPolicy
-    from ntlab.machine.processors import Processor
+    from ntlab.machine.processors import Processor, ReadyLevel
     from ntlab.machine.threads import Thread
 
 
@@ -20,6 +20,38 @@ def scheduler_policy(machine: object) -> SchedulerPolicy | None:
     """The fixed rules of the scheduler. Asked once at boot; None everywhere gives `SchedulerPolicy()`.
 
     2003: 187.5 ms quanta charged at 15.625 ms ticks, a ready queue for each processor.
+    """
+
+
+@hookspec(firstresult=True)
+def ready_level(machine: object, processor: int, priority: int) -> ReadyLevel | None:
+    """The queue of the threads of one priority that are ready at a processor: it sets their order.
+
+    Asked once at boot for each priority of each processor; where all share one ready queue, of processor 0
+    only. Each answer is a new, empty `ReadyLevel`, such as an `OrderedLevel` (by deadline, by virtual time).
+    None everywhere, as in 2003: first come, first served, a preempted thread at the head.
+    """
+
+
+@hookspec(firstresult=True)
+def turn_length(thread: Thread, processor: Processor, left: int) -> int | None:
+    """How long the thread's turn lasts, ns of running from now (1 and more).
+
+    Asked each time a processor begins to run a thread, and when a turn is over and nobody takes its place.
+    `left` is what is left of the turn in which it was preempted or waited, 0 where it begins a new one.
+    `scheduler.set_turn` changes an answer later. None everywhere, as in 2003: what is left, or the policy's
+    quantum.
+    """
+
+
+@hookspec(firstresult=True)
+def preempts(thread: Thread, running: Thread, processor: Processor) -> bool | None:
+    """Whether a ready thread takes the place of one of its own priority that runs on `processor`.
+
+    Asked when `thread` has become ready there, or when it is the first that waits there and the running one
+    may be preempted again: interrupt work or raised IRQL is over, or its priority fell. Whoever gives way
+    keeps the rest of its turn and goes to the tail of its level; what runs is the level's first.
+    None or False, as in 2003: the running thread goes on.
     """
 
 
@@ -44,17 +76,18 @@ def choose_processor(thread: Thread, idle: int) -> int | None:
 def choose_busy_processor(thread: Thread) -> int | None:
     """No allowed processor is idle: whose running thread a ready thread is compared with.
 
-    If that one has a lower priority it is preempted; else the thread is queued there.
+    If that one has a lower priority it is preempted; else the thread is queued there, unless it `preempts`.
     2003: the ideal processor only, so not always the N highest priorities run.
     None everywhere: the processor that runs the lowest priority.
     """
 
 
 @hookspec(firstresult=True)
-def choose_thread(processor: Processor) -> Thread | None:
+def choose_thread(processor: Processor) -> Thread | Literal[False] | None:
     """A processor's own ready queue is empty: what it runs instead of going idle.
 
-    The thread must be ready in another queue, or held back by a `run_limit` of 0.
+    The thread must be ready in another queue, or held back by a `run_limit` of 0. False: nothing, and no
+    other plugin is asked.
     2003: the first of the highest priority found in the queues of the others.
     """
 

@@ -22,7 +22,7 @@ from ntlab.machine.partitions import (
 )
 from ntlab.machine.policy import IoPolicy, MemoryPolicy, PagingPolicy, SchedulerPolicy
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
-from ntlab.machine.processors import NOMINAL, Processor
+from ntlab.machine.processors import NOMINAL, OrderedLevel, Processor, ReadyLevel
 from ntlab.machine.stages import Mailbox, Receive, Stage
 from ntlab.machine.threads import Compute, Process, Program, Request, RunOn, Session, Sleep, Thread
 
@@ -63,6 +63,7 @@ __all__ = [
     "Memory",
     "MemoryPolicy",
     "NonVolatile",
+    "OrderedLevel",
     "Packet",
     "Paging",
     "PagingFile",
@@ -74,6 +75,7 @@ __all__ = [
     "Processor",
     "Program",
     "Read",
+    "ReadyLevel",
     "Receive",
     "Region",
     "Release",

@@ -39,6 +39,17 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     pack_switch, record, cswitch = tracer.packer(CSWITCH) or (_nothing, _nothing, 0)
     pack_ready, _, ready_thread = tracer.packer(READY_THREAD) or (_nothing, _nothing, 0)
     on_switch = scheduler._on_switch
+    begin_turn = scheduler._begin_turn
+    if scheduler._turn_length is not None:
+        observe = on_switch
+
+        def on_switch(processor: Processor, old: Thread, new: Thread) -> None:
+            if observe is not None:
+                observe(processor, old, new)
+            begin_turn(processor, new)
+
+    # Whether it is known, when a turn is over, how long the next one is and who has it.
+    turns_known = scheduler._turn_length is None and not scheduler._ordered
     at_quantum_end = scheduler._priority_at_quantum_end
     quantum = scheduler._quantum
     switch_cost = scheduler._switch_cost
@@ -59,6 +70,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             summary = queue.summary
             if (
                 thread.quantum_left > ran
+                or not turns_known
                 or (summary and (scheduler.idle_mask or scheduler._selective))
                 or (at_quantum_end is not None and priority != thread.base_priority)
             ):
@@ -164,7 +176,12 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             left = 1
 
     fresh_quantum = scheduler._refresh
-    asked = scheduler._on_ready is not None or scheduler._choose_busy is not None or not scheduler._shared
+    asked = (
+        not scheduler._shared
+        or scheduler._on_ready is not None
+        or scheduler._choose_busy is not None
+        or scheduler._preempts is not None
+    )
     processors, running = scheduler.processors, scheduler.running
     shared_levels = processors[0].queue.levels
 

@@ -28,7 +28,7 @@ def _share(instance: object, field: attrs.Attribute[Any], value: float) -> None:
 class SchedulerPolicy:
     """Rules of the scheduler.
 
-    - `quantum`: a thread's turn, ns.
+    - `quantum`: a thread's turn, ns, where no plugin answers `turn_length`.
     - `tick`: period of the clock interrupt, ns. Not simulated event by event: its effects are computed.
     - `accounting`: when a turn is over. "exact": when the quantum has been run. "cycle" (2008): at the
       first tick at which it has been run. "tick" (2003): after so many ticks seen while running, each

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ntlab.engine import Event
 
@@ -20,13 +21,81 @@ DISPATCH_LEVEL = 2
 DEVICE_LEVEL = 3
 
 
+@runtime_checkable
+class ReadyLevel(Protocol):
+    """The ready threads of one priority. A deque is one: first come, first served. See `ready_level`."""
+
+    def append(self, thread: Thread, /) -> None:
+        """Queue a thread that became ready, or whose turn is over."""
+
+    def appendleft(self, thread: Thread, /) -> None:
+        """Queue a thread that was preempted, or that another one yields to."""
+
+    def popleft(self) -> Thread:
+        """Take the thread that runs next. There is one."""
+
+    def remove(self, thread: Thread, /) -> None:
+        """Take out a thread that is queued here."""
+
+    def __iter__(self) -> Iterator[Thread]:
+        """The threads, in the order in which `popleft` would take them."""
+
+    def __len__(self) -> int:
+        """How many they are."""
+
+
+class OrderedLevel:
+    """A level in the order of a key, the least first; with equal keys, in the order of a deque.
+
+    `key(thread)` is asked once, when the thread is queued: what changes later does not move it.
+    """
+
+    __slots__ = ("_arrivals", "_entries", "_key", "_order")
+
+    def __init__(self, key: Callable[[Thread], Any]) -> None:
+        self._key = key
+        self._order: list[tuple[Any, int, Thread]] = []  # sorted: for some thousands faster than a heap
+        self._entries: dict[Thread, tuple[Any, int, Thread]] = {}
+        self._arrivals = 0
+
+    def append(self, thread: Thread, /) -> None:
+        """Queue behind those with the same key."""
+        self._arrivals += 1
+        self._insert((self._key(thread), self._arrivals, thread))
+
+    def appendleft(self, thread: Thread, /) -> None:
+        """Queue before those with the same key."""
+        self._arrivals += 1
+        self._insert((self._key(thread), -self._arrivals, thread))
+
+    def _insert(self, entry: tuple[Any, int, Thread]) -> None:
+        self._entries[entry[2]] = entry
+        insort(self._order, entry)
+
+    def popleft(self) -> Thread:
+        """Take the first."""
+        thread = self._order.pop(0)[2]
+        del self._entries[thread]
+        return thread
+
+    def remove(self, thread: Thread, /) -> None:
+        """Take out a thread that is queued here."""
+        del self._order[bisect_left(self._order, self._entries.pop(thread))]
+
+    def __iter__(self) -> Iterator[Thread]:
+        return (thread for _, _, thread in self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+
 class ReadyQueue:
-    """Ready threads: a queue for each priority, and a summary whose bit p says that queue p is not empty."""
+    """Ready threads: a level for each priority, and a summary whose bit p says that level p is not empty."""
 
     __slots__ = ("levels", "summary")
 
-    def __init__(self) -> None:
-        self.levels: list[deque[Thread]] = [deque() for _ in range(PRIORITIES)]
+    def __init__(self, levels: Sequence[ReadyLevel] | None = None) -> None:
+        self.levels: Sequence[ReadyLevel] = levels or [deque() for _ in range(PRIORITIES)]
         self.summary = 0
 
     def append(self, thread: Thread) -> None:

@@ -5,11 +5,12 @@ hook (`ntlab.hooks.scheduling`). A thread that runs costs one event, at the exac
 its turn or its limit ends; clock ticks are computed, not simulated.
 
 Hand-off, not barging: a processor that becomes free takes the first ready thread at once, within the same
-event, and a thread that becomes ready never overtakes one of its own priority.
+event, and a thread that becomes ready never overtakes one of its own priority, unless a plugin orders them.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from ntlab.engine import FOREVER, Event
 from ntlab.errors import SimulationError
 from ntlab.machine.hotpath import plain_actions
 from ntlab.machine.policy import SchedulerPolicy
-from ntlab.machine.processors import NOMINAL, PRIORITIES, Processor, ReadyQueue
+from ntlab.machine.processors import NOMINAL, PRIORITIES, Processor, ReadyLevel, ReadyQueue
 from ntlab.machine.records import CSWITCH, READY_THREAD, THREAD_END, THREAD_START
 from ntlab.machine.threads import HELD, READY, RUNNING, TERMINATED, WAITING, Compute, Thread
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 IDLE_TID = 0
 STEPS_AT_ONE_INSTANT = 1_000_000
+NEW_TURN = FOREVER
+"""What is left of a turn that has not begun, where plugins say at its beginning how long it is."""
 
 
 class Scheduler:
@@ -41,16 +44,17 @@ class Scheduler:
         self.engine = machine.engine
         self.policy = policy
         self._shared = policy.ready_queues == "shared"
-        shared = ReadyQueue()
+        queues = self._ready_queues(1 if self._shared else len(nodes))
         self.processors = [
-            Processor(i, node, shared if self._shared else ReadyQueue()) for i, node in enumerate(nodes)
+            Processor(i, node, queues[0 if self._shared else i]) for i, node in enumerate(nodes)
         ]
         self.all_mask = (1 << len(self.processors)) - 1
         self.idle_mask = self.all_mask
         self.waiting_queues = 0
         self.running = [0] * PRIORITIES
         self.running_summary = 0
-        self._quantum = policy.quantum
+        self._turn_length = machine.hooks.turn_length
+        self._quantum = policy.quantum if self._turn_length is None else NEW_TURN
         self._tick = policy.tick
         self._refresh = policy.fresh_quantum_after_wait
         self._switch_cost = policy.switch_cost
@@ -60,6 +64,7 @@ class Scheduler:
         self._choose_processor = hooks.choose_processor
         self._choose_busy = hooks.choose_busy_processor
         self._choose_thread = hooks.choose_thread
+        self._preempts = hooks.preempts
         self._boosted_priority = hooks.boosted_priority
         self._priority_at_quantum_end = hooks.priority_at_quantum_end
         self._run_limit = hooks.run_limit
@@ -76,6 +81,31 @@ class Scheduler:
         self._at_once = False  # a program may go on within the present event
         self._selective = self._run_limit is not None  # whether the first ready thread may be refused
         self._choose_actions()
+
+    def _ready_queues(self, number: int) -> list[ReadyQueue]:
+        ask = self.machine.hooks.ready_level
+        self._ordered = False  # whether a plugin orders some level
+        if ask is None:
+            return [ReadyQueue() for _ in range(number)]
+        queues = []
+        given: set[int] = set()
+        for processor in range(number):
+            levels: list[ReadyLevel] = []
+            for priority in range(PRIORITIES):
+                level = ask(self.machine, processor, priority)
+                if level is None:
+                    levels.append(deque())
+                    continue
+                where = f"for processor {processor}, priority {priority}"
+                if not isinstance(level, ReadyLevel):
+                    raise SimulationError(f"ready_level gave {level!r} {where}, which is no ReadyLevel")
+                if len(level) or id(level) in given:
+                    raise SimulationError(f"ready_level gave {level!r} {where}, which is not new and empty")
+                given.add(id(level))
+                levels.append(level)
+                self._ordered = True
+            queues.append(ReadyQueue(levels))
+        return queues
 
     def _choose_actions(self) -> None:
         """What the engine calls at the end of a stretch and of a sleep: the plain versions where they do."""
@@ -175,7 +205,11 @@ class Scheduler:
             processor = self.processors[index]
             if not processor.bit & thread.affinity:
                 raise SimulationError(f"choose_busy_processor gave {index}, which {thread!r} may not run on")
-        elif self._shared and (self.running_summary & -self.running_summary) >> priority:
+        elif (
+            self._shared
+            and (self.running_summary & -self.running_summary) >> priority
+            and self._preempts is None
+        ):
             processor = self.processors[0]  # nobody to preempt, and it is one queue for all
         else:
             processor = self._lowest_running(thread)
@@ -186,10 +220,12 @@ class Scheduler:
         queue.levels[priority].append(thread)
         queue.summary |= 1 << priority
         running = processor.thread
-        if running is not None and running.priority < priority:
+        if running is None or running.priority > priority:
+            return
+        if running.priority < priority or self._preempts is not None:
             if processor.stepping or processor.level or running.raised:
                 processor.preempt_pending = True
-            else:
+            elif running.priority < priority or self._preempts(thread, running, processor):
                 self._preempt(processor, running)
 
     def _start_on_idle(self, thread: Thread, idle: int) -> None:
@@ -215,14 +251,38 @@ class Scheduler:
             summary ^= lowest
         raise SimulationError(f"no processor of {affinity:#x} is running anything")
 
+    def _outranked(self, processor: Processor, thread: Thread) -> bool:
+        """Whether a thread waits that takes the place of the running one."""
+        waiting = processor.queue.summary >> thread.priority
+        if waiting > 1 or not waiting or self._preempts is None:
+            return waiting > 1
+        for first in processor.queue.levels[thread.priority]:
+            if first.affinity & processor.bit:
+                return bool(self._preempts(first, thread, processor))
+        return False
+
     def _preempt(self, processor: Processor, thread: Thread) -> None:
-        """Put the running thread at the head of its priority, with the rest of its turn; run the best one."""
+        """Take the processor from the running thread; run the best one."""
         self._pause(processor, thread)
-        self._requeue(processor, thread)
-        self._run_next(processor, thread)
+        self._give_way(processor, thread)
         self._plan(processor)
         if self.idle_mask:
             self._use_idle(thread)
+
+    def _give_way(self, processor: Processor, thread: Thread) -> None:
+        """Queue the running thread again, with the rest of its turn, and go to the best one.
+
+        Whoever calls this plans what follows. It goes to the head of its priority, or to the tail where it
+        gives way to its own.
+        """
+        queue = processor.queue
+        if queue.summary >> thread.priority == 1:
+            thread.state = READY
+            thread.ready_since = self.engine.now
+            queue.append(thread)
+        else:
+            self._requeue(processor, thread)
+        self._run_next(processor, thread)
 
     def _use_idle(self, thread: Thread) -> None:
         """A thread has lost its processor to one that may not run on the idle processors; perhaps it may."""
@@ -259,7 +319,7 @@ class Scheduler:
             processor = thread.processor
             self._running_priority(processor.bit, thread.priority, priority)
             thread.priority = priority
-            if processor.queue.summary >> (priority + 1):
+            if processor.queue.summary >> priority:
                 self._reconsider(processor, thread)
         else:
             thread.priority = priority
@@ -290,6 +350,8 @@ class Scheduler:
         new.last = processor.index
         if self._noted:
             self._note_switch(processor, None, new)
+        if self._turn_length is not None:
+            self._begin_turn(processor, new)
 
     def _run_next(self, processor: Processor, old: Thread) -> None:
         """The thread `old` has stopped running: go to the next one. Whoever calls this plans what follows."""
@@ -313,6 +375,8 @@ class Scheduler:
         processor.since = processor.ticked = now = self.engine.now
         if new is old:
             new.processor = processor
+            if self._turn_length is not None:
+                self._begin_turn(processor, new)
             return
         new.processor = processor
         new.last = processor.index
@@ -324,6 +388,20 @@ class Scheduler:
             self._running_priority(processor.bit, old.priority, new.priority)
         if self._noted:
             self._note_switch(processor, old, new)
+        if self._turn_length is not None:
+            self._begin_turn(processor, new)
+
+    def _begin_turn(self, processor: Processor, thread: Thread) -> None:
+        """A processor begins to run a thread, or runs it for another turn: ask for how long."""
+        assert self._turn_length is not None
+        left = thread.quantum_left
+        length = self._turn_length(thread, processor, 0 if left == NEW_TURN else max(0, left))
+        if length is not None:
+            if length <= 0:
+                raise SimulationError(f"turn_length gave {length} for {thread!r}; expected 1 ns or more")
+            thread.quantum_left = length
+        elif left == NEW_TURN:
+            thread.quantum_left = self.policy.quantum
 
     def _find(self, processor: Processor) -> Thread | None:
         """The next thread for a processor where threads may be refused, or its own queue is empty."""
@@ -340,14 +418,14 @@ class Scheduler:
             if self._run_limit is None or allowed.raised or self._limit(allowed, processor):
                 return allowed
         chosen: Thread | None = self._choose_thread(processor) if self._choose_thread is not None else None
-        if chosen is not None:
+        if chosen:
             if chosen.state == READY:
                 self._withdraw(chosen)
             elif chosen.state == HELD:
                 self._note_ready(chosen)
             else:
                 raise SimulationError(f"choose_thread gave {chosen!r}, which is not ready")
-        return chosen
+        return chosen or None
 
     def _go_idle(self, processor: Processor, old: Thread) -> None:
         processor.thread = None
@@ -509,12 +587,10 @@ class Scheduler:
         while (thread := processor.thread) is not None:
             if processor.preempt_pending and not thread.raised:
                 processor.preempt_pending = False
-                if processor.queue.summary >> (thread.priority + 1):
-                    self._requeue(processor, thread)
-                    self._run_next(processor, thread)
+                if self._outranked(processor, thread):
+                    self._give_way(processor, thread)
                     if self.idle_mask:
                         self._use_idle(thread)
-                    thread = processor.thread
                     continue
             if thread.remaining or processor.since > now:
                 break
@@ -582,6 +658,8 @@ class Scheduler:
                 self._run_next(processor, thread)
                 if self.idle_mask:
                     self._use_idle(thread)
+            elif self._turn_length is not None:
+                self._begin_turn(processor, thread)
 
     def _ended(self, thread: Thread) -> None:
         if self._trace_end is not None:
@@ -594,7 +672,7 @@ class Scheduler:
             processor.preempt_pending = True
             return
         processor.preempt_pending = False
-        if processor.queue.summary >> (thread.priority + 1):
+        if self._outranked(processor, thread):
             self._preempt(processor, thread)
         elif processor.plan is None:
             self._plan(processor)
@@ -675,6 +753,16 @@ class Scheduler:
             self._reconsider(processor, thread)
         elif processor.plan is None:
             self._plan(processor)
+
+    def set_turn(self, thread: Thread, left: int) -> None:
+        """Change what is left of a thread's turn, ns, wherever it is. A running one's turn of 0 ends now."""
+        processor = thread.processor
+        if thread.state != RUNNING or processor is None or processor.stepping or processor.level:
+            thread.quantum_left = left
+            return
+        self._pause(processor, thread)
+        thread.quantum_left = left
+        self._plan(processor)
 
     def set_affinity(self, thread: Thread, mask: int) -> None:
         """Change where a thread may run. One that runs or is queued goes by it when it is next placed."""

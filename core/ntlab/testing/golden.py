@@ -110,8 +110,8 @@ def _window(then: Sequence[str], now: Sequence[str], first: int, context: int) -
 
     start = max(0, first - context)
     ahead = first + 50  # enough to see where the two meet again
-    old, new = then[start:ahead], now[start:ahead]
-    lines = []
+    old, new = then[first:ahead], now[first:ahead]
+    lines = [f"    {line}" for line in now[start:first]]
     for what, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if what == "equal":
             lines += [f"    {line}" for line in old[a:b]]

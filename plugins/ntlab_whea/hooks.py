@@ -21,8 +21,8 @@ from ntlab.hooks import hookspec, observer
 if TYPE_CHECKING:
     from ntlab.machine import ErrorSource, HardwareError, LatchedError, Machine
 
-    RawSection = tuple[UUID, bytes]
-    LowLevelHandler = Callable[[Machine, LatchedError], Sequence[RawSection]]
+RawSection = tuple[UUID, bytes]
+LowLevelHandler = Callable[["Machine", "LatchedError"], Sequence[RawSection]]
 
 
 @hookspec(firstresult=True)

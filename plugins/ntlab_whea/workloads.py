@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 
 from attrs import frozen
 
@@ -12,7 +13,7 @@ from ntlab.machine import Component, HardwareError, LatchedError, Machine
 from ntlab.machine.crashes import date_at
 from ntlab.machine.hardware_errors import KINDS, Severity, components
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import Duration, Share, Size
+from ntlab.quantities import SECOND, Duration, Share, Size
 from ntlab.topology import Tables
 from ntlab_whea.cper import Record
 from ntlab_whea.evidence import Crashed, describe, event_log, is_previous, logged_records, named, read_dump
@@ -173,6 +174,12 @@ class Faults:
         survived = Counter(error.component for error in self._happened)
         survived.subtract(lived.culprit.error.component for lived in self._crashes)
         memory = Counter({c: count for c, count in survived.items() if c.kind == "memory"})
+        delays = [
+            event.time - _at(record)
+            for event in machine.nonvolatile.log
+            for record in logged_records([event])
+            if not is_previous(record)
+        ]
         crashes = len(self._crashes)
         uncorrected = sum(error.severity != "corrected" for error in self._happened)
         return [
@@ -182,11 +189,17 @@ class Faults:
             Metric("error_attribution", _share((survived & blamed).total(), survived.total())),
             Metric("memory_attribution", _share((memory & blamed).total(), memory.total())),
             Metric("reported_share", _share(len(records), len(self._happened))),
+            Metric("logging_delay", sum(delays) / len(delays) if delays else 0, "ns"),
             Metric("source_types", len({record.notify for record in records})),
             Metric("dumped_share", _share(sum(record is not None for record in dumped), crashes)),
             Metric("replayed_share", _share(sum(replayed), crashes)),
             Metric("fru_share", _share(sum(bool(r.sections[0].fru_text) for r in records), len(records))),
         ]
+
+
+def _at(record: Record) -> int:
+    """When the error of a record was, ns: records tell the second."""
+    return (record.timestamp.moment() - date_at(0)) // timedelta(seconds=1) * SECOND
 
 
 def _tells(record: Record, lived: _Lived, tables: Tables) -> bool:

@@ -20,10 +20,10 @@ from ntlab.machine.hardware_errors import KINDS, SEVERITIES, components
 from ntlab.plugin import option, plugin
 from ntlab.testing import boot
 from ntlab.topology import load
-from ntlab_vendor_pshed import VendorPshed
 from ntlab_whea import Whea, cper, evidence
 from ntlab_whea.cper import Record, RecordFlag, SectionFlag, Severity
 from ntlab_whea.dump import fatal_record
+from ntlab_whea.pshed import PSHEDS
 from ntlab_whea.workloads import Faults
 from ntlab_ws2003 import Ws2003
 
@@ -64,7 +64,7 @@ def counts(machine: Machine) -> dict[str, int]:
 
 # The claims
 
-EXPERIMENTS = ("whea-attribution", "whea-sources", "whea-restart", "whea-vendor")
+EXPERIMENTS = ("whea-attribution", "whea-sources", "whea-restart", "whea-pshed")
 
 
 def judge(name: str, **change: Any) -> dict[str, bool]:
@@ -79,37 +79,35 @@ def test_the_claims_hold(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cls", "hook", "answer", "fails"),
+    ("name", "hook", "answer", "fails"),
     [
         # No handler: what Server 2003 has is in force.
-        ("whea-attribution", Whea, "hardware_error", None, ["crashes", "errors", "handlers"]),
-        ("whea-sources", Whea, "hardware_error", None, ["one-format", "types"]),
-        ("whea-restart", Whea, "hardware_error", None, ["logged", "dumped"]),
+        ("whea-attribution", "hardware_error", None, ["crashes", "errors", "handlers"]),
+        ("whea-sources", "hardware_error", None, ["one-format", "types"]),
+        ("whea-restart", "hardware_error", None, ["logged", "dumped"]),
         # PSHED has nothing to tell.
-        ("whea-attribution", Whea, "pshed_retrieve", {}, ["crashes", "errors", "handlers"]),
-        ("whea-vendor", Whea, "pshed_retrieve", {}, ["default"]),
+        ("whea-attribution", "pshed_retrieve", {}, ["crashes", "errors", "handlers"]),
         # The store keeps nothing; the dump has no memory.
-        ("whea-restart", Whea, "pshed_write_record", False, ["logged"]),
-        ("whea-restart", Whea, "crash_memory", None, ["dumped"]),
-        # No plug-in.
-        ("whea-vendor", VendorPshed, "pshed_retrieve", None, ["platform"]),
-        # A plug-in with a store that is never written, never read, or never cleared.
-        ("whea-vendor", VendorPshed, "pshed_write_record", None, ["store"]),
-        ("whea-vendor", VendorPshed, "pshed_stored_records", None, ["store"]),
-        ("whea-vendor", VendorPshed, "pshed_clear_record", None, ["store"]),
-        # A plug-in that takes every platform for its own.
-        ("whea-vendor", VendorPshed, "_is_ours", True, ["platform"]),
+        ("whea-restart", "pshed_write_record", False, ["logged"]),
+        ("whea-restart", "crash_memory", None, ["dumped"]),
     ],
 )
 def test_the_claims_fail_without_the_mechanism(
-    name: str, cls: type, hook: str, answer: Any, fails: list[str], monkeypatch: pytest.MonkeyPatch
+    name: str, hook: str, answer: Any, fails: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if hook == "_is_ours":
-        monkeypatch.setattr(cls, hook, lambda self, machine: answer)
-    else:
-        monkeypatch.setattr(cls, hook, hookimpl(lambda self: answer))
+    monkeypatch.setattr(Whea, hook, hookimpl(lambda self: answer))
     claims = judge(name, workload__errors=30)
     assert {claim for claim, holds in claims.items() if not holds} == {f"{name}-{claim}" for claim in fails}
+
+
+def test_the_claims_of_pshed_fail_where_one_is_for_all_or_has_nothing_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setitem(PSHEDS, "ia64", PSHEDS["x64"])
+        assert judge("whea-pshed") == {"whea-pshed-sources": False, "whea-pshed-place": True}
+    monkeypatch.setattr(Whea, "pshed_retrieve", hookimpl(lambda self: {}))
+    assert judge("whea-pshed") == {"whea-pshed-sources": True, "whea-pshed-place": False}
 
 
 def test_an_experiment_may_end_while_the_machine_is_down() -> None:
@@ -394,26 +392,54 @@ def test_the_independent_decoder_reads_every_record(architecture: str, kind: str
 # PSHED plug-ins
 
 
+@plugin(name="platform", summary="A plug-in for one platform.", release="ws2008", requires=("whea",))
+class Platform:
+    """It refines what PSHED tells of memory, and has a store of its own."""
+
+    name: str = option(default="", help="The platform.")
+
+    def _is_ours(self, machine: Machine) -> bool:
+        return machine.tables.name == self.name
+
+    @hookimpl(wrapper=True)
+    def pshed_retrieve(self, machine: Machine, latched: LatchedError) -> Any:
+        found = yield
+        ours = self._is_ours(machine) and latched.error.component.kind == "memory"
+        return {**found, "fru_text": "DIMM"} if ours else found
+
+    @hookimpl
+    def pshed_write_record(self, machine: Machine, identity: int, data: bytes) -> bool | None:
+        return machine.nonvolatile.write("own", identity, data) if self._is_ours(machine) else None
+
+    @hookimpl
+    def pshed_stored_records(self, machine: Machine) -> Sequence[tuple[int, bytes]] | None:
+        return machine.nonvolatile.entries("own") if self._is_ours(machine) else None
+
+    @hookimpl
+    def pshed_clear_record(self, machine: Machine, identity: int) -> bool | None:
+        return machine.nonvolatile.clear("own", identity) if self._is_ours(machine) else None
+
+
 def test_a_plug_in_changes_nothing_on_other_platforms() -> None:
     def digest(*plugins: object) -> str:
         stream = [error(), error("recoverable", contained=True), error("fatal")]
         machine = fail(machine_with(*plugins), *stream)
         return fail(machine.restart(5), error()).tracer.digest()
 
-    assert digest() == digest(VendorPshed(platform="superdome"))
-    assert digest() != digest(VendorPshed(platform="small-2s-2008"))
+    assert digest() == digest(Platform(name="superdome"))
+    assert digest() != digest(Platform(name=SERVER.name))
 
 
 def test_a_plug_in_overrides_what_it_answers_and_no_more() -> None:
-    machine = fail(machine_with(VendorPshed(platform=SERVER.name)), error("fatal"))
+    machine = fail(machine_with(Platform(name=SERVER.name)), error("fatal"))
     assert machine.nonvolatile.entries("ERST") == []
-    assert len(machine.nonvolatile.entries("service processor")) == 1
+    assert len(machine.nonvolatile.entries("own")) == 1
     (record,) = logged(machine.restart(5))
-    assert record.sections[0].fru_text == "CELL0 DIMM 2B"
+    assert record.sections[0].fru_text == "DIMM"
     assert evidence.named(record, SERVER) == MEMORY
     assert machine.nonvolatile.used == 0
 
-    (record,) = logged(fail(machine_with(VendorPshed(platform=SERVER.name)), error(component=PROCESSOR)))
+    (record,) = logged(fail(machine_with(Platform(name=SERVER.name)), error(component=PROCESSOR)))
     assert evidence.named(record, SERVER) == PROCESSOR
 
 
@@ -519,7 +545,7 @@ def test_a_plug_in_that_adds_a_source_must_control_it() -> None:
 
 def test_a_plug_in_needs_whea() -> None:
     with pytest.raises(PluginError, match="unknown hook 'pshed"):
-        boot(plugins=[VendorPshed()], tables=SERVER)
+        boot(plugins=[Platform()], tables=SERVER)
 
 
 def test_what_a_plug_in_tells_must_fit_the_section() -> None:

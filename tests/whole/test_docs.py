@@ -9,7 +9,8 @@ import pytest
 
 from documents import DOCUMENTS, ROOT, rendered
 
-TEXTS = [*DOCUMENTS, ROOT / "CHANGELOG.md", *sorted((ROOT / "plugins").glob("*/README.md"))]
+PACKAGES = [*(ROOT / "plugins").glob("*/README.md"), *(ROOT / "examples").glob("*/README.md")]
+TEXTS = [*DOCUMENTS, ROOT / "CHANGELOG.md", *sorted(PACKAGES)]
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)

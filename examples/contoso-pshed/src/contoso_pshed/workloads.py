@@ -24,10 +24,10 @@ class Wear:
     arm, but those that come while the machine is down do not happen.
     """
 
-    worn: int = option(default=6, help="How many memory modules wear out.", minimum=0)
+    worn: int = option(default=4, help="How many memory modules wear out.", minimum=0)
     errors: int = option(default=20, help="Corrected errors of each before it fails.", minimum=0)
     life: Duration = option(default=Duration(720 * HOUR), help="From first to last error.", minimum=1)
-    strays: int = option(default=20, help="Single corrected errors of modules that are sound.", minimum=0)
+    strays: int = option(default=12, help="Single corrected errors of modules that are sound.", minimum=0)
     reports: int = option(default=10, help="What fans and power supplies report.", minimum=0)
     span: Duration = option(default=Duration(1440 * HOUR), help="In which all of that happens.", minimum=1)
     restart_time: Duration = option(

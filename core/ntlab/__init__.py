@@ -34,15 +34,17 @@ from ntlab.quantities import (
 
 if TYPE_CHECKING:
     from ntlab.hooks import hookimpl, hookspec, observer
-    from ntlab.lab.api import claims, experiments, plugins, rerun, run, view
+    from ntlab.lab.api import claims, experiments, hook_reference, plugin_order, plugins, rerun, run, view
     from ntlab.topology import load as topology
 
 _LAZY = {
     "claims": "ntlab.lab.api",
     "experiments": "ntlab.lab.api",
+    "hook_reference": "ntlab.lab.api",
     "hookimpl": "ntlab.hooks",
     "hookspec": "ntlab.hooks",
     "observer": "ntlab.hooks",
+    "plugin_order": "ntlab.lab.api",
     "plugins": "ntlab.lab.api",
     "rerun": "ntlab.lab.api",
     "run": "ntlab.lab.api",
@@ -67,6 +69,7 @@ __all__ = [
     "format_duration",
     "format_rate",
     "format_size",
+    "hook_reference",
     "hookimpl",
     "hookspec",
     "observer",
@@ -76,6 +79,7 @@ __all__ = [
     "parse_share",
     "parse_size",
     "plugin",
+    "plugin_order",
     "plugins",
     "rerun",
     "run",

@@ -117,6 +117,12 @@ def plugin(
     """
     if release not in RELEASES:
         raise PluginError(f"unknown release {release!r}; expected one of {', '.join(RELEASES)}", plugin=name)
+    others = {"requires": requires, "conflicts": conflicts, "after": after, "before": before}
+    for key, names in (*others.items(), ("ledger", ledger)):
+        if isinstance(names, str):  # would be taken for a tuple of its letters
+            raise PluginError(f"{key}={names!r} is no tuple; write {key}=({names!r},)", plugin=name)
+        if key in others and name in names:
+            raise PluginError(f"{key} names the plugin itself", plugin=name)
 
     def decorate(cls: type[T]) -> type[T]:
         built = attrs.define(cls, slots=False, eq=False)

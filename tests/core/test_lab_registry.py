@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +86,113 @@ def test_a_cycle_is_told_with_its_members() -> None:
         known.solve(["a", "b", "c", "d"], "x.toml: arms.y")
 
 
-def test_a_conflict_names_both_whoever_says_so() -> None:
-    known = registry(a={}, b={"conflicts": ("a",)})
-    with pytest.raises(UserError, match="'a' and 'b' conflict"):
+@pytest.mark.parametrize(
+    ("said", "cycle"),
+    [
+        (
+            {"a": {"after": ("b",)}, "b": {"after": ("a",)}},
+            "a -> b -> a (b says after a, a says after b)",
+        ),
+        (
+            {"a": {"after": ("b",), "before": ("b",)}, "b": {}},
+            "a -> b -> a (a says before b, a says after b)",
+        ),
+        (
+            {"a": {"requires": ("b",)}, "b": {"requires": ("a",)}},
+            "a -> b -> a (a requires b, b requires a)",
+        ),
+        (
+            {"a": {"requires": ("b",)}, "b": {"before": ("c",)}, "c": {"before": ("a",)}},
+            "a -> b -> c -> a (a requires b, b says before c, c says before a)",
+        ),
+        # `a` requires `b`, and is asked after it since it says so: only what it says itself is told.
+        (
+            {"a": {"requires": ("b",), "after": ("b",)}, "b": {"after": ("a",)}},
+            "(b says after a, a says after b)",
+        ),
+    ],
+)
+def test_a_cycle_is_told_with_who_says_what(said: dict[str, Any], cycle: str) -> None:
+    with pytest.raises(UserError) as told:
+        registry(**said).solve(said)
+    assert cycle in str(told.value)
+
+
+def test_a_conflict_names_both_and_who_says_so() -> None:
+    known = registry(a={}, b={"conflicts": ("a",)}, c={"conflicts": ("d",)}, d={"conflicts": ("c",)})
+    with pytest.raises(UserError, match="'a' and 'b' conflict, as 'b' says; expected one of them"):
         known.solve(["b", "a"])
+    with pytest.raises(UserError, match="'c' and 'd' conflict, as 'c' and 'd' say;"):
+        known.solve(["c", "d"])
+
+
+@pytest.mark.parametrize("key", ["requires", "conflicts", "after", "before"])
+@pytest.mark.parametrize(
+    ("names", "told"), [(("a",), "names the plugin itself"), ("other", r"write \w+=\('other',\)")]
+)
+def test_names_of_plugins_that_cannot_be_meant(key: str, names: object, told: str) -> None:
+    with pytest.raises(PluginError, match=rf"plugin 'a': {key}.*{told}"):
+        registry(a={key: names})
 
 
 def test_a_missing_plugin_is_named() -> None:
-    known = registry(a={"requires": ("b",)}, b={})
-    with pytest.raises(UserError, match="plugin 'a' requires plugin 'b', which is not used"):
+    known = registry(a={"requires": ("b",)}, b={}, e={"requires": ("bb",)}, f={"requires": ("zzz",)})
+    with pytest.raises(
+        UserError, match="plugin 'a' requires plugin 'b', which is not used; expected 'b' among"
+    ):
         known.solve(["a"])
+    with pytest.raises(
+        UserError, match=r"'e' requires plugin 'bb', which is not installed \('b' is\); expected"
+    ):
+        known.solve(["e"])
+    with pytest.raises(
+        UserError, match=r"'zzz', which is not installed; expected a distribution .* 'test' should"
+    ):
+        known.solve(["f"])
     with pytest.raises(UnknownNameError, match="unknown plugin 'c'"):
         known.solve(["c"])
+
+
+def test_why_a_plugin_is_asked_before_the_next() -> None:
+    known = registry(
+        base={"release": "ws2003"},
+        old={"release": "ws2003"},
+        b={"requires": ("base",), "before": ("a",)},
+        a={},
+        late={"release": "ws2008r2"},
+    )
+    order = known.solve(["base", "old", "a", "b", "late"])
+    assert order == ["late", "b", "a", "base", "old"]
+    assert known.why(order) == ["later release", "b says before a", "later release", "name"]
+
+
+@given(st.data())
+def test_every_reason_is_true(data: st.DataObject) -> None:
+    names = [f"p{at}" for at in range(data.draw(st.integers(2, 6)))]
+    said = {}
+    for at, name in enumerate(names):
+        others = st.lists(st.sampled_from(names[:at]), unique=True).map(tuple) if at else st.just(())
+        said[name] = {"requires": data.draw(others), "release": data.draw(st.sampled_from(RELEASES))}
+    known = registry(**said)
+    order = known.solve(names)
+    for (one, then), reason in zip(pairwise(order), known.why(order), strict=True):
+        ages = [RELEASES.index(said[name]["release"]) for name in (one, then)]
+        if reason == "later release":
+            assert ages[0] > ages[1]
+        elif reason == "name":
+            assert ages[0] == ages[1]
+            assert one < then
+        else:
+            assert reason == f"{one} requires {then}"
+            assert then in said[one]["requires"]
+
+
+def test_what_is_said_of_plugins_that_are_not_installed() -> None:
+    known = registry(a={"after": ("zebra", "b"), "conflicts": ("baze",)}, b={}, base={})
+    assert known.idle(["a", "b"]) == [
+        "a says after 'zebra', which is not installed",
+        "a says conflicts 'baze', which is not installed; did you mean 'base'?",
+    ]
 
 
 def test_presets_are_what_plugins_say() -> None:
@@ -165,7 +261,8 @@ def test_two_distributions_with_one_name_are_told(tmp_path: Path, use_distributi
     write_distribution(tmp_path, "ntlab-copy", plugins={"toy_base": "ntlab_copy:Base"}, modules={})
     use_distributions(TOY, tmp_path)
     with pytest.raises(PluginError, match=r"plugin 'toy_base': .*'ntlab-copy' and 'ntlab-toy'"):
-        installed()
+        _ = installed().plugin("toy_base").info
+    assert installed().plugin("toy_rival").info.name == "toy_rival"
 
 
 def test_entry_points_are_read_without_importing(toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,3 +362,115 @@ def test_views_that_are_no_dictionary_of_functions_are_named(
         ntlab.view(file, "a")
     with pytest.raises(PluginError, match=told):
         ntlab.plugins("one").to_json()
+
+
+# One of them is broken
+
+
+BROKEN = {
+    "import": "raise RuntimeError('not today')",
+    "workload": (
+        "from ntlab import plugin, workload\n"
+        "@workload(name='w', summary='')\nclass W: pass\n"
+        "@plugin(name='broken', summary='', release='ws2008', workloads=(W,))\nclass Broken: pass\n"
+    ),
+    "views": (
+        "from ntlab import plugin\n"
+        "@plugin(name='broken', summary='', release='ws2008')\n"
+        "class Broken:\n    def views(self): return 5\n"
+    ),
+}
+CLAIMS = """
+name = "broken-one"
+hardware = "uni"
+ledger = ["B1"]
+workload = { use = "toy_base.runners" }
+plugins = { broken = {} }
+arms = { a = {}, b = {} }
+claims = [{ id = "broken-claim", metric = "switches", expect = "a <= b" }]
+"""
+
+
+@pytest.fixture(params=list(BROKEN))
+def broken(request: pytest.FixtureRequest, tmp_path: Path, use_distributions: Use) -> str:
+    """A distribution beside the toy's whose plugin cannot be used, with an experiment that uses it."""
+    write_distribution(
+        tmp_path,
+        "ntlab-broken",
+        plugins={"broken": "ntlab_broken:Broken"},
+        modules={
+            "ntlab_broken/__init__.py": BROKEN[request.param],
+            "ntlab_broken/experiments/one.toml": CLAIMS,
+        },
+    )
+    use_distributions(TOY, tmp_path)
+    return str(request.param)
+
+
+TOYS = ["toy_base", "toy_raiser", "toy_rival", "toy_short"]
+
+
+def test_a_broken_plugin_is_left_out_and_named(broken: str) -> None:
+    listed = ntlab.plugins()
+    assert (
+        [plugin.name for plugin in listed.plugins] == [plugin["name"] for plugin in listed.to_json()] == TOYS
+    )
+    reference = ntlab.hook_reference()
+    assert any(hook.name == "scheduler_policy" and len(hook.answers) == 3 for hook in reference.hooks)
+    for report in (listed, reference):
+        (fault,) = report.faults
+        assert "plugin 'broken'" in str(fault)
+        assert str(fault) in repr(report)
+        assert "left out" in report._repr_html_()
+    with pytest.raises(PluginError, match="plugin 'broken'"):
+        ntlab.plugins("broken")
+
+
+def test_an_experiment_without_the_broken_plugin_runs(broken: str) -> None:
+    assert ntlab.run("toy-turns", seeds=1).runs
+
+
+def test_experiments_of_a_broken_plugin_are_left_out(tmp_path: Path, use_distributions: Use) -> None:
+    write_distribution(
+        tmp_path,
+        "ntlab-broken",
+        plugins={"broken": "ntlab_broken:Broken"},
+        modules={
+            "ntlab_broken/__init__.py": BROKEN["import"],
+            "ntlab_broken/experiments/one.toml": CLAIMS,
+            "ntlab_broken/experiments/same.toml": CLAIMS.replace("broken-one", "other"),
+            "ntlab_broken/experiments/torn.toml": "name =",
+            "ntlab_broken/experiments/twice.toml": CLAIMS.replace("broken-one", "toy-wrong"),
+        },
+    )
+    use_distributions(TOY, tmp_path)
+    listed = ntlab.experiments()
+    assert [experiment.name for experiment in listed.experiments] == ["toy-turns"]
+    faults = sorted(str(fault) for fault in listed.faults)
+    assert len(faults) == 3  # two of the experiments fail for the same reason
+    assert "torn.toml: is not valid TOML" in faults[0]
+    assert faults[1].startswith("plugin 'broken': cannot be imported")
+    assert "an experiment 'toy-wrong', which plugin" in faults[2]
+    for name, told in (("torn", "is not valid TOML"), ("toy-wrong", "ships too"), ("other", "not today")):
+        with pytest.raises((UserError, PluginError), match=told):
+            ntlab.run(name)
+
+
+@pytest.mark.parametrize("broken", ["import"], indirect=True)
+def test_claims_that_do_not_need_the_broken_plugin_are_judged(broken: str) -> None:
+    assert ntlab.claims(["X2"]).holds
+    assert ntlab.claims(["toy-turns"]).holds
+    for ids in ([], ["broken"], ["broken-one"], ["broken-claim"], ["B1"], ["toy-turns", "B1"]):
+        with pytest.raises(PluginError, match="plugin 'broken'"):
+            ntlab.claims(ids)
+    with pytest.raises(UnknownNameError, match=r"'broken-clam'.*'broken-claim'"):
+        ntlab.claims(["broken-clam"])
+
+
+def test_a_release_needs_to_know_of_every_plugin(tmp_path: Path, use_distributions: Use) -> None:
+    write_distribution(
+        tmp_path, "ntlab-broken", plugins={"broken": "ntlab_broken:B"}, modules={"ntlab_broken.py": "1 / 0"}
+    )
+    use_distributions(TOY, tmp_path)
+    with pytest.raises(UserError, match=r"x: which plugins belong to 'ws2008' .*plugin 'broken'.*; expected"):
+        installed().preset("ws2008", "x")

@@ -143,6 +143,36 @@ class TestCommands:
         assert '"plain" | "fancy"' in out
         assert "toy_base" in out
 
+    def test_hooks(self, capsys: Captured) -> None:
+        hooks = {hook["name"]: hook for hook in printed(capsys, "hooks", "--json")}
+        policy = hooks["scheduler_policy"]
+        keys = {"name", "kind", "domain", "since", "signature", "summary", "text", "file", "line"}
+        assert keys <= set(policy)
+        assert [one["plugin"] for one in policy["implementations"]] == ["toy_raiser", "toy_short", "toy_base"]
+        assert printed(capsys, "hooks", "show", "scheduler_policy", "--json") == policy
+        assert main(["hooks"]) == 0
+        out = capsys.readouterr().out
+        assert "toy_raiser (tryfirst), toy_short, toy_base" in out
+        assert policy["summary"] in out
+        assert main(["hooks", "show", "scheduler_policy"]) == 0
+        out = capsys.readouterr().out
+        assert "scheduler_policy(machine: object) -> SchedulerPolicy | None" in out
+        assert "1. toy_raiser (tryfirst)" in out
+        assert "ntlab/hooks/scheduling.py:" in out
+        assert "since        ntlab 0.1" in out
+
+    def test_the_order_of_plugins(self, capsys: Captured) -> None:
+        first, second = printed(capsys, "plugins", "order", "toy-turns", "--json")["orders"]
+        assert (first["arms"], first["plugins"]) == (["before"], ["toy_base"])
+        assert (second["arms"], second["plugins"]) == (["after"], ["toy_short", "toy_base"])
+        assert second["why"] == ["toy_short requires toy_base"]
+        calls = second["hooks"]["scheduler_policy"]["calls"]
+        assert [call["plugin"] for call in calls] == ["toy_short", "toy_base"]
+        assert main(["plugins", "order", "toy-turns", "--arm", "after"]) == 0
+        out = capsys.readouterr().out
+        assert "toy_short requires toy_base" in out
+        assert "before" not in out.splitlines()[0]
+
     def test_topology(self, capsys: Captured, tmp_path: Path) -> None:
         keys = {"name", "processors", "cores", "packages", "nodes", "memory_bytes", "distances"}
         for profile in printed(capsys, "topology", "list", "--json"):
@@ -206,6 +236,9 @@ MISTAKES = [
     (["run"], "the following arguments are required"),
     (["claims", "toy-more-swiches"], "unknown claim 'toy-more-swiches'"),
     (["plugins", "show", "toy_bass"], "unknown plugin 'toy_bass'"),
+    (["plugins", "order", "toy-trun"], "unknown experiment 'toy-trun'"),
+    (["plugins", "order", "toy-turns", "--arm", "befor"], "unknown arm 'befor'"),
+    (["hooks", "show", "thread_raedy"], "unknown hook 'thread_raedy'; expected one of"),
     (["rerun", "absent.json"], "absent.json: cannot be read"),
     (["topology", "show", "opteron"], "unknown hardware 'opteron'"),
     (["topology", "import", "uni", "-o", f"{__file__}/x.toml"], "cannot be written"),
@@ -268,6 +301,43 @@ def test_a_cycle_in_the_order(use_distributions: Any, tmp_path: Path, capsys: Ca
         "mine.toml: arms.one: the order of the plugins is a cycle: egg -> hen -> egg"
         in capsys.readouterr().err
     )
+
+
+def test_one_broken_plugin_is_named_and_the_others_are_listed(
+    use_distributions: Any, tmp_path: Path, capsys: Captured
+) -> None:
+    write_distribution(
+        tmp_path,
+        "ntlab-broken",
+        plugins={"broken": "ntlab_broken:P"},
+        modules={"ntlab_broken.py": "import nope"},
+    )
+    (tmp_path / "ntlab_other/experiments").mkdir(parents=True)
+    write_distribution(
+        tmp_path,
+        "ntlab-other",
+        plugins={"other": "ntlab_other:P"},
+        modules={"ntlab_other/__init__.py": "1 / 0", "ntlab_other/experiments/x.toml": "name = 'x"},
+    )
+    use_distributions(TOY, tmp_path)
+    for command, listed, faults in (
+        (["plugins"], "Short turns.", 2),
+        (["hooks"], "toy_raiser (tryfirst), toy_short, toy_base", 2),
+        (["experiments"], "toy-turns", 1),
+    ):
+        assert main(command) == 2
+        captured = capsys.readouterr()
+        assert listed in captured.out
+        assert captured.err.count("ntlab: error: ") == captured.err.count("\n") == faults
+        assert main([*command, "--json"]) == 2
+        captured = capsys.readouterr()
+        assert len(json.loads(captured.out)) >= 1
+        assert captured.err.count("\n") == faults
+    assert main(["run", "toy-turns", "--jobs", "1"]) == 0
+    assert main(["plugins", "order", "toy-turns"]) == 0
+    assert main(["claims", "X2", "--jobs", "1"]) == 0
+    assert main(["claims", "--jobs", "1"]) == 2
+    assert "x.toml: is not valid TOML" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("toy")

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, PluginError) as error:
         if traceback:
             _print_traceback()
-        print(f"ntlab: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _print_error(error)
         return MISTAKE
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
@@ -127,10 +127,22 @@ def _parser() -> argparse.ArgumentParser:
 
     plugins = command("plugins", _plugins, "List the installed plugins, or show one.")
     as_json(plugins)
-    of_plugins = plugins.add_subparsers(metavar="show NAME")
+    of_plugins = plugins.add_subparsers(metavar="show NAME|order EXPERIMENT")
     show_plugin = command("show", _show_plugin, "Show a plugin's options and workloads.", of=of_plugins)
     show_plugin.add_argument("name", metavar="NAME")
     as_json(show_plugin)
+
+    order = command("order", _plugin_order, "Show in which order an experiment asks them.", of=of_plugins)
+    order.add_argument("experiment", metavar="EXPERIMENT|FILE.toml")
+    order.add_argument("--arm", metavar="ARM", help="of this arm only")
+    as_json(order)
+
+    hooks = command("hooks", _hooks, "List the hooks that plugins may implement, or show one.")
+    as_json(hooks)
+    of_hooks = hooks.add_subparsers(metavar="show NAME")
+    show_hook = command("show", _show_hook, "Show what a hook asks, and who implements it.", of=of_hooks)
+    show_hook.add_argument("name", metavar="NAME")
+    as_json(show_hook)
 
     topology = command("topology", None, "Hardware: list profiles, show or import a machine.")
     of_topology = topology.add_subparsers(metavar="list|show|import", required=True)
@@ -142,29 +154,6 @@ def _parser() -> argparse.ArgumentParser:
     imported = command("import", _topology_import, "Write a machine as a profile.", of=of_topology)
     imported.add_argument("machine", metavar="FILE", help="an hwloc .xml file, or host")
     imported.add_argument("-o", "--output", required=True, metavar="PROFILE.toml")
-
-    new = command("new", None, "Begin a plugin, an experiment or a machine.")
-    of_new = new.add_subparsers(metavar="plugin|experiment|hardware", required=True)
-
-    def begun(name: str, action: Any, help: str) -> argparse.ArgumentParser:
-        subject = command(name, action, help, of=of_new)
-        subject.add_argument("name", metavar="NAME")
-        subject.add_argument("--dir", default=".", metavar="DIR", help="where to write it (default: here)")
-        return subject
-
-    plugin = begun("plugin", _new_plugin, "Write the distribution of a plugin: code, experiment, tests.")
-    plugin.add_argument("--license", default="MIT", help="MIT (default), Apache-2.0, BSD-3-Clause or none")
-    plugin.add_argument("--author", default="", metavar="TEXT", help="who has the copyright")
-    experiment = begun("experiment", _new_experiment, "Write an experiment with all options of a plugin.")
-    experiment.add_argument("--plugin", metavar="PLUGIN", help="what it is about")
-    experiment.add_argument("--workload", metavar="PLUGIN.WORKLOAD", help="what drives it")
-    hardware = begun("hardware", _new_hardware, "Write the profile of a machine.")
-    hardware.add_argument(
-        "--from",
-        dest="origin",
-        metavar="NAME|FILE",
-        help="copy a profile, a .toml or hwloc .xml file, or host",
-    )
     return parser
 
 
@@ -267,6 +256,30 @@ def _show_plugin(asked: argparse.Namespace) -> int:
     return OK
 
 
+def _plugin_order(asked: argparse.Namespace) -> int:
+    from ntlab.lab import api
+
+    return _show_report(api.plugin_order(asked.experiment, asked.arm), asked)
+
+
+def _hooks(asked: argparse.Namespace) -> int:
+    from ntlab.lab import api
+
+    return _show_report(api.hook_reference(), asked)
+
+
+def _show_hook(asked: argparse.Namespace) -> int:
+    from ntlab.cli.terminal import show
+    from ntlab.lab import api
+
+    hooks = api.hook_reference(asked.name)
+    if asked.json:
+        _print_json(hooks.to_json()[0])
+    else:
+        show(hooks.details())
+    return OK
+
+
 def _topology_list(asked: argparse.Namespace) -> int:
     from ntlab.lab import hardware
 
@@ -293,33 +306,6 @@ def _topology_import(asked: argparse.Namespace) -> int:
     return OK
 
 
-def _new_plugin(asked: argparse.Namespace) -> int:
-    from ntlab.lab import scaffold
-
-    place = scaffold.new_plugin(asked.name, asked.dir, license=asked.license, author=asked.author)
-    print(f"{place} is written. Next:")
-    print(f"  cd {place}")
-    print('  python -m pip install -e ".[test]"')
-    print(f"  ntlab run {asked.name.replace('_', '-')} && pytest")
-    return OK
-
-
-def _new_experiment(asked: argparse.Namespace) -> int:
-    from ntlab.lab import scaffold
-
-    place = scaffold.new_experiment(asked.name, asked.dir, plugin=asked.plugin, workload=asked.workload)
-    print(f"{place} is written; 'ntlab run {place}' runs it.")
-    return OK
-
-
-def _new_hardware(asked: argparse.Namespace) -> int:
-    from ntlab.lab import scaffold
-
-    place = scaffold.new_hardware(asked.name, asked.dir, origin=asked.origin)
-    print(f"{place} is written; 'ntlab topology show {place}' shows it.")
-    return OK
-
-
 # What they share
 
 
@@ -330,7 +316,13 @@ def _show_report(report: Any, asked: argparse.Namespace) -> int:
         _print_json(report.to_json())
     else:
         show(report.tables())
-    return OK
+    for fault in report.faults:
+        _print_error(fault)
+    return MISTAKE if report.faults else OK
+
+
+def _print_error(error: Exception) -> None:
+    print(f"ntlab: error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _jobs(asked: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from ntlab.hooks.binding import BoundHooks, HookManager, Mode, bind, blame, implementations
-from ntlab.hooks.markers import hookimpl, hookspec, observer
+from ntlab.hooks.markers import hookimpl, hookspec, observer, since
 
 __all__ = [
     "BoundHooks",
@@ -17,6 +17,7 @@ __all__ = [
     "hookspec",
     "implementations",
     "observer",
+    "since",
     "specifications",
 ]
 

@@ -72,7 +72,8 @@ class HookManager(pluggy.PluginManager):
         return super().unregister(plugin, name)
 
     def add_hookspecs(self, module_or_class: ModuleType | type) -> None:
-        """As pluggy does. Raises PluginError where an implementation registered before does not fit."""
+        """As pluggy does. Raises PluginError for a hook that is specified already, or whose implementation,
+        registered before, does not fit."""
         self._refuse_if_frozen("given more specifications", _namespace_name(module_or_class))
         try:
             super().add_hookspecs(module_or_class)
@@ -80,6 +81,14 @@ class HookManager(pluggy.PluginManager):
             for caller in _callers(self).values():
                 _check(caller)
             raise
+        except ValueError as error:
+            owner = _namespace_name(module_or_class)
+            for name, caller in _callers(self).items():
+                other = caller.spec.namespace if caller.spec is not None else None
+                if other is not module_or_class and self.parse_hookspec_opts(module_or_class, name):
+                    what = f"is specified by {_namespace_name(other)!r} already"
+                    raise PluginError(what, plugin=owner, hook=name) from error
+            raise PluginError("specifies no hook, or is listed twice", plugin=owner) from error
 
     def _refuse_if_frozen(self, action: str, plugin_name: str) -> None:
         if self._frozen:

@@ -20,6 +20,9 @@ PROJECT: Final = "ntlab"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
+FIRST_VERSION: Final = "0.1"
+"""Of ntlab. Its hooks without `since` exist since then."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -35,3 +38,24 @@ def observer(function: F) -> F:
 def is_observer(function: Callable[..., Any]) -> bool:
     """Whether a specification was marked with `observer`."""
     return getattr(function, "ntlab_observer", False)
+
+
+def since(version: str) -> Callable[[F], F]:
+    """Say in which version of its distribution a hook appeared; without it, in the first one.
+
+    @since("0.2")
+    @hookspec(firstresult=True)
+    def turn_length(thread): ...
+    """
+
+    def mark(function: F) -> F:
+        function.ntlab_since = version  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def since_of(function: Callable[..., Any]) -> str | None:
+    """The version that a specification was marked with."""
+    version: str | None = getattr(function, "ntlab_since", None)
+    return version

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ntlab.errors import PluginError, UnknownNameError, UserError
+from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
 from ntlab.lab import runner
-from ntlab.lab.experiment import Experiment, find_experiment, resolve
+from ntlab.lab.experiment import Claim, Experiment, find_experiment, resolve
 from ntlab.lab.listings import ExperimentList, PluginList
+from ntlab.lab.order import PluginOrder, order_of
+from ntlab.lab.reference import HookReference, read_hooks
 from ntlab.lab.registry import Registry, installed
 from ntlab.lab.results import ClaimsReport, Output, Result, check_run, judge, read_result, versions
 from ntlab.lab.runner import Hooks, Job, Run, execute, hooks_mode, jobs_of
@@ -81,9 +83,7 @@ def view(
     method ``views()``: a dictionary from names to functions of the machine. For `arm` only that one is run.
     """
     resolved, hardware_by_name = _prepare(experiment, hardware, set, 1)
-    if arm is not None and arm not in resolved.arms:
-        raise UnknownNameError("arm", arm, resolved.arms)
-    work = jobs_of(resolved, hooks_mode(hooks), None if arm is None else [arm])
+    work = jobs_of(resolved, hooks_mode(hooks), None if arm is None else [_known_arm(resolved, arm)])
     offered = {job.arm.name: runner.views(job) for job in work}
     if not any(name in names for names in offered.values()):
         raise UnknownNameError("view", name, {view for names in offered.values() for view in names})
@@ -103,12 +103,11 @@ def claims(
     """Run the shipped experiments and judge their claims: all, or those that `ids` name.
 
     An ID is a claim's, a ledger row, or the name of an experiment or plugin. Only the arms that these claims
-    need are run. Raises UnknownNameError for an ID that nothing answers to.
+    need are run. Raises UnknownNameError for an ID that nothing answers to, and UserError or PluginError for
+    an experiment among them that cannot be run; of the others, one that is broken is nobody's concern.
     """
-    registry = installed()
     mode = hooks_mode(hooks)
-    shipped = _shipped(registry)
-    chosen = _choose(shipped, tuple(ids))
+    chosen = _choose(tuple(ids), installed())
     hardware = _load_hardware([experiment for experiment, _ in chosen])
     work = []
     for experiment, some in chosen:
@@ -167,14 +166,42 @@ def rerun(
 
 
 def plugins(*names: str) -> PluginList:
-    """The installed plugins, or those of these names, with their options, hooks and workloads."""
+    """The installed plugins, or those of these names, with their options, hooks and workloads.
+
+    Without names, plugins that cannot be used are left out: they are the list's `faults`.
+    """
     registry = installed()
-    return PluginList(plugins=tuple(registry.plugin(name) for name in names or registry.names()))
+    if names:
+        return PluginList(plugins=tuple(registry.plugin(name).check() for name in names))
+    usable, faults = registry.usable()
+    return PluginList(plugins=usable, faults=faults)
+
+
+def plugin_order(experiment: str | os.PathLike[str], arm: str | None = None) -> PluginOrder:
+    """In which order the plugins of an experiment are asked, and why; and who is called by each hook.
+
+    Raises UserError, as `run` would, where there is no such order, and PluginError for a plugin at fault.
+    """
+    resolved = _resolve(experiment)
+    return order_of(resolved, resolved.arms if arm is None else [_known_arm(resolved, arm)])
+
+
+def hook_reference(*names: str) -> HookReference:
+    """The hooks that are specified here, or those of these names, and who implements each.
+
+    Plugins that cannot be used are left out: they are the reference's `faults`.
+    """
+    reference = read_hooks(installed())
+    return reference.of(names) if names else reference
 
 
 def experiments() -> ExperimentList:
-    """The experiments that the installed plugins ship."""
-    return ExperimentList(experiments=tuple(_shipped(installed())))
+    """The experiments that the installed plugins ship.
+
+    Those that cannot be read, or whose plugins are broken, are left out: they are the list's `faults`.
+    """
+    shipped, faults = _shipped(installed())
+    return ExperimentList(experiments=tuple(shipped), faults=_distinct(faults.values()))
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -223,20 +250,35 @@ def _prepare(
     seeds: int | None,
 ) -> tuple[Experiment, dict[str, Topology]]:
     """The experiment as the user wants it run, checked, and its hardware."""
+    asked = None if hardware is None else os.fspath(hardware)
+    resolved = _resolve(experiment, asked, settings, seeds)
+    return resolved, _load_hardware([resolved], asked)
+
+
+def _resolve(
+    experiment: str | os.PathLike[str],
+    hardware: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+) -> Experiment:
     registry = installed()
     document, source, plugin = find_experiment(experiment, registry)
-    asked = None if hardware is None else os.fspath(hardware)
-    resolved = resolve(
+    return resolve(
         document,
         registry,
         source=source,
         folder=Path(source).parent,
         plugin=plugin,
-        hardware=asked,
+        hardware=hardware,
         settings=settings,
         seeds=seeds,
     )
-    return resolved, _load_hardware([resolved], asked)
+
+
+def _known_arm(experiment: Experiment, arm: str) -> str:
+    if arm not in experiment.arms:
+        raise UnknownNameError("arm", arm, experiment.arms)
+    return arm
 
 
 def _run(
@@ -325,25 +367,30 @@ def _load(hardware: str, where: str) -> Topology:
         raise UserError(error.what, where=where, expected=error.expected) from None
 
 
-def _shipped(registry: Registry) -> list[Experiment]:
-    """Every shipped experiment, by plugin and file. Claims' IDs must be unique among all."""
+def _shipped(registry: Registry) -> tuple[list[Experiment], dict[str, NtlabError]]:
+    """Every shipped experiment, by plugin and file; and why some cannot be used. Claims' IDs are unique."""
     found = []
+    faults: dict[str, NtlabError] = dict(registry.experiment_faults)
     owner: dict[str, str] = {}
     for name, (plugin, _) in registry.experiment_files.items():
-        document, source, _ = find_experiment(name, registry)
-        experiment = resolve(document, registry, source=source, folder=Path(source).parent, plugin=plugin)
-        for claim in experiment.claims:
-            if claim.id in owner:
-                raise PluginError(
-                    f"experiment {name!r} has a claim {claim.id!r}, as experiment {owner[claim.id]!r} has",
-                    plugin=plugin,
-                )
-            owner[claim.id] = name
+        try:
+            document, source, _ = find_experiment(name, registry)
+            experiment = resolve(document, registry, source=source, folder=Path(source).parent, plugin=plugin)
+            for claim in experiment.claims:
+                if claim.id in owner:
+                    what = f"has a claim {claim.id!r}, as experiment {owner[claim.id]!r} has"
+                    raise PluginError(f"experiment {name!r} {what}", plugin=plugin)
+        except (UserError, PluginError) as error:
+            faults[name] = error
+            continue
+        owner |= {claim.id: name for claim in experiment.claims}
         found.append(experiment)
-    return found
+    return found, faults
 
 
-def _choose(shipped: Sequence[Experiment], ids: Sequence[str]) -> list[tuple[Experiment, list[Any]]]:
+def _choose(ids: Sequence[str], registry: Registry) -> list[tuple[Experiment, list[Claim]]]:
+    """The claims that IDs name, by experiment; all, if there are none."""
+    shipped, faults = _shipped(registry)
     known: dict[str, None] = {}
     chosen = []
     for experiment in shipped:
@@ -355,10 +402,33 @@ def _choose(shipped: Sequence[Experiment], ids: Sequence[str]) -> list[tuple[Exp
                 some.append(claim)
         if some:
             chosen.append((experiment, some))
+    for name, fault in faults.items():
+        names = _names_of(name, registry)
+        known.update(dict.fromkeys(names))
+        if not ids or any(name in ids for name in names):
+            raise fault
     for name in ids:
         if name not in known:
             raise UnknownNameError("claim", name, known)
     return chosen
+
+
+def _names_of(name: str, registry: Registry) -> list[str]:
+    """What the claims of an experiment that cannot be resolved are asked for by, as far as that is known."""
+    if name not in registry.experiment_files:
+        return [name]
+    document, _, plugin = find_experiment(name, registry)
+    claims = document.get("claims")
+    claims = [claim for claim in claims if isinstance(claim, dict)] if isinstance(claims, list) else []
+    ledger = document.get("ledger")
+    rows = [*(ledger if isinstance(ledger, list) else []), *(claim.get("ledger") for claim in claims)]
+    names = [name, plugin, *rows, *(claim.get("id") for claim in claims)]
+    return [known for known in names if isinstance(known, str)]
+
+
+def _distinct(faults: Iterable[NtlabError]) -> tuple[NtlabError, ...]:
+    """Without those that say the same: one broken plugin makes several experiments unusable."""
+    return tuple({str(fault): fault for fault in faults}.values())
 
 
 def _differences(then: object, now: object, name: str = "") -> dict[str, tuple[str, str]]:

@@ -152,6 +152,8 @@ def find_experiment(name: str | os.PathLike[str], registry: Registry) -> tuple[T
     text = os.fspath(name)
     if text.endswith(".toml") or os.sep in text or not isinstance(name, str):
         return read_toml(Path(text)), text, None
+    if text in registry.experiment_faults:
+        raise registry.experiment_faults[text]
     files = registry.experiment_files
     if text not in files:
         raise UnknownNameError("experiment", text, files)

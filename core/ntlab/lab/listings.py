@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from ntlab.errors import NtlabError
 from ntlab.lab.experiment import Experiment
 from ntlab.lab.options import type_name, written
 from ntlab.lab.registry import InstalledPlugin, installed, views_of
@@ -20,6 +21,7 @@ class PluginList(Report):
     """Installed plugins."""
 
     plugins: tuple[InstalledPlugin, ...]
+    faults: tuple[NtlabError, ...] = ()
 
     def to_json(self) -> list[dict[str, Any]]:
         return [_describe_plugin(plugin) for plugin in self.plugins]
@@ -64,6 +66,7 @@ class ExperimentList(Report):
     """Shipped experiments."""
 
     experiments: tuple[Experiment, ...]
+    faults: tuple[NtlabError, ...] = ()
 
     def to_json(self) -> list[dict[str, Any]]:
         return [

@@ -7,15 +7,17 @@ plugin does not hinder the others.
 
 from __future__ import annotations
 
+import difflib
 import heapq
 import importlib.util
 import inspect
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -34,10 +36,17 @@ class InstalledPlugin:
     distribution: str
     version: str
     _entry: metadata.EntryPoint = attrs.field(repr=False, eq=False)
+    _rival: str = ""
+    """Another distribution that brings a plugin of this name: then neither can be used."""
 
     @cached_property
     def info(self) -> PluginInfo:
         """What the plugin says of itself. Raises PluginError where it cannot be imported or is no plugin."""
+        if self._rival:
+            raise PluginError(
+                f"is brought by two distributions, {self.distribution!r} and {self._rival!r}: uninstall one",
+                plugin=self.name,
+            )
         try:
             cls = self._entry.load()
         except (Exception, SystemExit) as error:
@@ -68,6 +77,13 @@ class InstalledPlugin:
                         f"the workload {info.name!r} has no method {needed!r}", plugin=self.name
                     )
         return {info.name: info for info in described}
+
+    def check(self) -> InstalledPlugin:
+        """The plugin itself, if all that it says of itself can be used. Raises PluginError."""
+        for workload in self.workloads.values():
+            views_of(workload.cls(), self.name)
+        views_of(self.info.cls(), self.name)
+        return self
 
     @property
     def hooks(self) -> list[str]:
@@ -120,6 +136,20 @@ def views_of(part: Any, plugin: str) -> dict[str, Callable[[Any], str]]:
     )
 
 
+@attrs.frozen
+class Relation:
+    """That plugin `first` is asked before plugin `then`. Which of the two says so, `by`, and how."""
+
+    first: str
+    then: str
+    by: str
+    how: Literal["requires", "before", "after"]
+
+    def __str__(self) -> str:
+        other = self.then if self.by == self.first else self.first
+        return f"{self.by} {'requires' if self.how == 'requires' else f'says {self.how}'} {other}"
+
+
 @attrs.frozen(slots=False)
 class Registry:
     """The installed plugins. `installed()` gives that of this environment."""
@@ -139,6 +169,16 @@ class Registry:
         """All of them, by name."""
         return [self._plugins[name] for name in self.names()]
 
+    def usable(self) -> tuple[tuple[InstalledPlugin, ...], tuple[PluginError, ...]]:
+        """The plugins that can be used, by name, and what is wrong with the others."""
+        usable, faults = [], []
+        for plugin in self.plugins():
+            try:
+                usable.append(plugin.check())
+            except PluginError as error:
+                faults.append(error)
+        return tuple(usable), tuple(faults)
+
     def workload(self, use: str, where: str = "") -> WorkloadInfo:
         """The workload that an experiment calls PLUGIN.WORKLOAD. Raises UserError."""
         owner, dot, name = use.partition(".")
@@ -149,33 +189,48 @@ class Registry:
             raise UnknownNameError("workload", name, workloads, where=where)
         return workloads[name]
 
-    @cached_property
+    @property
     def experiment_files(self) -> dict[str, tuple[str, Path]]:
         """Every shipped experiment's name, with the plugin that ships it and its file.
 
         Where a package holds several plugins, the one whose workload an experiment uses ships it.
         """
+        return self._experiments[0]
+
+    @property
+    def experiment_faults(self) -> dict[str, UserError | PluginError]:
+        """What is wrong with shipped experiments that cannot be told from their files, by name."""
+        return self._experiments[1]
+
+    @cached_property
+    def _experiments(self) -> tuple[dict[str, tuple[str, Path]], dict[str, UserError | PluginError]]:
         packages: dict[Path, list[str]] = {}
         for plugin in self.plugins():
             if plugin.folder is not None:
                 packages.setdefault(plugin.folder, []).append(plugin.name)
         found: dict[str, tuple[str, Path]] = {}
+        faults: dict[str, UserError | PluginError] = {}
         for folder, plugins in packages.items():
             for file in sorted((folder / "experiments").glob("*.toml")):
-                content = read_toml(file)
-                name, workload = content.get("name"), content.get("workload")
-                if not isinstance(name, str):
-                    raise UserError("the key 'name' is missing or no text", where=str(file))
+                try:
+                    content = read_toml(file)
+                    name, workload = content.get("name"), content.get("workload")
+                    if not isinstance(name, str):
+                        raise UserError("the key 'name' is missing or no text", where=str(file))
+                except UserError as error:
+                    faults[file.stem] = error
+                    continue
                 use = str(workload.get("use")) if isinstance(workload, dict) else ""
                 owner = use.partition(".")[0]
                 plugin_name = owner if owner in plugins else plugins[0]
                 if name in found:
-                    raise PluginError(
+                    faults[name] = PluginError(
                         f"ships an experiment {name!r}, which plugin {found[name][0]!r} ships too",
                         plugin=plugin_name,
                     )
-                found[name] = (plugin_name, file)
-        return found
+                else:
+                    found[name] = (plugin_name, file)
+        return {name: where for name, where in found.items() if name not in faults}, faults
 
     def preset(self, release: str, where: str = "") -> list[str]:
         """The plugins of a release: all that came with it or before it, by what they say of themselves.
@@ -184,7 +239,14 @@ class Registry:
         """
         if release not in RELEASES:
             raise UnknownNameError("release", release, RELEASES, where=where)
-        age = {name: RELEASES.index(self.plugin(name).info.release) for name in self.names()}
+        try:
+            age = {name: RELEASES.index(self.plugin(name).info.release) for name in self.names()}
+        except PluginError as error:
+            raise UserError(
+                f"which plugins belong to {release!r} cannot be told: {error}",
+                where=where,
+                expected="that plugin mended or uninstalled, or the plugins named instead of a release",
+            ) from error
         members = [name for name in self.names() if age[name] <= RELEASES.index(release)]
         return [
             name
@@ -199,37 +261,98 @@ class Registry:
         says otherwise by `after` or `before`. What that leaves open: later releases first, then by name.
         Raises UserError for a missing plugin, a conflict or a cycle.
         """
-        active = sorted(set(names))
-        infos = {name: self.plugin(name, where).info for name in active}
+        infos = {name: self.plugin(name, where).info for name in sorted(set(names))}
         for name, info in infos.items():
             for needed in info.requires:
                 if needed not in infos:
+                    raise self._missing(name, needed, where)
+            for other in infos:
+                if other > name and (by := self._conflict(name, other)):
+                    said = " and ".join(repr(plugin) for plugin in by)
                     raise UserError(
-                        f"plugin {name!r} requires plugin {needed!r}, which is not used", where=where
+                        f"the plugins {name!r} and {other!r} conflict, as {said} say{'s' * (len(by) == 1)}",
+                        where=where,
+                        expected="one of them",
                     )
-            for other in active:
-                if other > name and self._conflict(name, other):
-                    raise UserError(
-                        f"the plugins {name!r} and {other!r} conflict", where=where, expected="one"
-                    )
-        following: dict[str, set[str]] = {name: set() for name in active}
+        return self.order(infos, where)
+
+    def order(self, names: Iterable[str], where: str = "") -> list[str]:
+        """As `solve`, of plugins that need not be fit to be used together. Raises UserError for a cycle."""
+        infos = {name: self.plugin(name, where).info for name in sorted(set(names))}
+        return _topological(infos, self.relations(infos), where)
+
+    def relations(self, names: Iterable[str]) -> list[Relation]:
+        """What these plugins say of the order among themselves."""
+        infos = {name: self.plugin(name).info for name in sorted(set(names))}
+        said = []
         for name, info in infos.items():
-            following[name].update(later for later in info.before if later in infos)
-            for earlier in info.after:
-                if earlier in infos:
-                    following[earlier].add(name)
-        for name, info in infos.items():
-            for needed in info.requires:
-                if name not in following[needed]:
-                    following[name].add(needed)
-        return _topological(following, infos, where)
+            said += [Relation(name, later, name, "before") for later in info.before]
+            said += [Relation(earlier, name, name, "after") for earlier in info.after]
+        contrary = {(relation.then, relation.first) for relation in said}
+        said += [
+            Relation(name, needed, name, "requires")
+            for name, info in infos.items()
+            for needed in info.requires
+            if (name, needed) not in contrary
+        ]
+        return [relation for relation in said if relation.first in infos and relation.then in infos]
 
-    def _conflict(self, one: str, other: str) -> bool:
-        return other in self.plugin(one).info.conflicts or one in self.plugin(other).info.conflicts
+    def why(self, order: Sequence[str]) -> list[str]:
+        """For each plugin of a solved order but the last: why it is asked before the one that follows."""
+        said = {(relation.first, relation.then): str(relation) for relation in self.relations(order)}
+        # The one that follows waited for this one, or for none: then it came after by release or name.
+        return [
+            said.get((one, then))
+            or (
+                "later release" if self.plugin(one).info.release != self.plugin(then).info.release else "name"
+            )
+            for one, then in pairwise(order)
+        ]
+
+    def idle(self, names: Iterable[str]) -> list[str]:
+        """What these plugins say of plugins that are not installed: of no effect, and perhaps misspelt."""
+        found = []
+        for name in names:
+            info = self.plugin(name).info
+            for how, others in (
+                ("before", info.before),
+                ("after", info.after),
+                ("conflicts", info.conflicts),
+            ):
+                for other in others:
+                    if other not in self._plugins:
+                        near = difflib.get_close_matches(other, self._plugins, n=1)
+                        hint = f"; did you mean {near[0]!r}?" if near else ""
+                        found.append(f"{name} says {how} {other!r}, which is not installed{hint}")
+        return found
+
+    def _missing(self, name: str, needed: str, where: str) -> UserError:
+        if needed in self._plugins:
+            return UserError(
+                f"plugin {name!r} requires plugin {needed!r}, which is not used",
+                where=where,
+                expected=f"{needed!r} among the plugins too",
+            )
+        near = difflib.get_close_matches(needed, self._plugins, n=1, cutoff=0.5)
+        return UserError(
+            f"plugin {name!r} requires plugin {needed!r}, which is not installed"
+            + (f" ({near[0]!r} is)" if near else ""),
+            where=where,
+            expected=f"a distribution that brings it; {self.plugin(name).distribution!r} should depend on it",
+        )
+
+    def _conflict(self, one: str, other: str) -> list[str]:
+        """Who of the two says that they conflict."""
+        return [by for by, of in ((one, other), (other, one)) if of in self.plugin(by).info.conflicts]
 
 
-def _topological(following: Mapping[str, set[str]], infos: Mapping[str, PluginInfo], where: str) -> list[str]:
-    waiting_for = dict.fromkeys(following, 0)
+def _topological(
+    infos: Mapping[str, PluginInfo], relations: Sequence[Relation], where: str = ""
+) -> list[str]:
+    following: dict[str, set[str]] = {name: set() for name in infos}
+    for relation in relations:
+        following[relation.first].add(relation.then)
+    waiting_for = dict.fromkeys(infos, 0)
     for followers in following.values():
         for name in followers:
             waiting_for[name] += 1
@@ -254,25 +377,32 @@ def _topological(following: Mapping[str, set[str]], infos: Mapping[str, PluginIn
         path = [min(left)]
         while path[-1] not in path[:-1]:
             path.append(next(name for name in left[path[-1]] if name in left))
-        cycle = " -> ".join(path[path.index(path[-1]) :])
-        raise UserError(f"the order of the plugins is a cycle: {cycle}", where=where)
+        cycle = path[path.index(path[-1]) :]
+        said = [
+            next(str(relation) for relation in relations if (relation.first, relation.then) == step)
+            for step in pairwise(cycle)
+        ]
+        raise UserError(
+            f"the order of the plugins is a cycle: {' -> '.join(cycle)} ({', '.join(said)})",
+            where=where,
+            expected="that one of them says otherwise",
+        )
     return order
 
 
 @cache
 def installed() -> Registry:
-    """What is installed here. Raises PluginError where two distributions bring a plugin of one name."""
+    """What is installed here."""
     found: dict[str, InstalledPlugin] = {}
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
         distribution = entry.dist.name if entry.dist is not None else "unknown"
         version = entry.dist.version if entry.dist is not None else "unknown"
         known = found.get(entry.name)
-        if known is not None:
-            raise PluginError(
-                f"is brought by two distributions: {known.distribution!r} and {distribution!r}",
-                plugin=entry.name,
-            )
-        found[entry.name] = InstalledPlugin(entry.name, distribution, version, entry)
+        found[entry.name] = (
+            InstalledPlugin(entry.name, distribution, version, entry)
+            if known is None
+            else attrs.evolve(known, rival=distribution)
+        )
     return Registry(found)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from ntlab.errors import NtlabError
 from ntlab.lab.statistics import Estimate
 from ntlab.quantities import format_duration, format_rate, format_size, parse_duration, parse_rate, parse_size
 
@@ -59,8 +60,11 @@ class Report:
     """What the laboratory's functions return: reads well, and gives plain data.
 
     `tables()` is shown by `repr` and in a notebook; `to_json()` is plain data in the shape that the command
-    line prints; `columns()` is a dictionary of equally long lists, as any data frame takes it.
+    line prints; `columns()` is a dictionary of equally long lists, as any data frame takes it. `faults` is
+    what could not be looked at, and why: plugins that are broken, experiments that cannot be read.
     """
+
+    faults: Sequence[NtlabError] = ()
 
     def tables(self) -> list[Table]:
         raise NotImplementedError
@@ -72,10 +76,14 @@ class Report:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return "\n".join(table.text() for table in self.tables()).rstrip()
+        return "\n".join(table.text() for table in self._all_tables()).rstrip()
 
     def _repr_html_(self) -> str:
-        return "".join(table.html() for table in self.tables())
+        return "".join(table.html() for table in self._all_tables())
+
+    def _all_tables(self) -> list[Table]:
+        faults = [[str(fault)] for fault in self.faults]
+        return [*self.tables(), *([Table(["left out"], faults)] if faults else [])]
 
 
 def as_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

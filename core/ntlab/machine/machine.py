@@ -27,6 +27,19 @@ if TYPE_CHECKING:
     from ntlab.topology import Tables
 
 
+def hook_manager(plugins: Sequence[object]) -> HookManager:
+    """The built-in hooks and those of these plugins, which are registered, the most basic first."""
+    manager = HookManager()
+    for module in specifications():
+        manager.add_hookspecs(module)
+    for plugin in plugins:
+        for module in plugin_info(plugin).hookspecs:
+            manager.add_hookspecs(module)
+    for plugin in plugins:
+        manager.register(plugin, plugin_info(plugin).name)
+    return manager
+
+
 class Machine:
     """One simulated computer.
 
@@ -60,14 +73,7 @@ class Machine:
         self.engine = engine if engine is not None else Engine()
         self.tracer = tracer if tracer is not None else Tracer(enabled=False)
         self.streams = Streams(seed)
-        self.manager = HookManager()
-        for module in specifications():
-            self.manager.add_hookspecs(module)
-        for plugin in self.plugins:
-            for module in plugin_info(plugin).hookspecs:
-                self.manager.add_hookspecs(module)
-        for plugin in self.plugins:
-            self.manager.register(plugin, plugin_info(plugin).name)
+        self.manager = hook_manager(self.plugins)
         self.hooks: Any = bind(self.manager, mode=hooks)
         releases = [plugin_info(plugin).release for plugin in self.plugins]
         self.release = max(releases, key=RELEASES.index, default="ws2003")

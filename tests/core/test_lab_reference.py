@@ -1,0 +1,277 @@
+"""The hook reference and the call order: what they say is what the specifications and the binding say."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ntlab
+from distributions import TOY, write_distribution
+from ntlab.errors import PluginError, UnknownNameError
+from ntlab.hooks import implementations, specifications
+from ntlab.lab.order import ArmOrder
+from ntlab.lab.reference import Hook
+from ntlab.machine import Machine
+from ntlab.topology import load
+
+Use = Callable[..., None]
+
+SPECIFIES = """
+'''Prices of bread.'''
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from ntlab import hookspec, observer
+from ntlab.hooks import since
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from ntlab.machine import Machine
+    from ntlab.machine.threads import Thread
+
+Price = int
+
+@since("1.1")
+@hookspec(firstresult=True)
+def bread_price(machine: Machine, loaves: int) -> Price | None:
+    '''What so many
+    loaves cost. In cents.
+
+    None: they are free.
+    '''
+
+@hookspec
+def bread_buyers(machine: Machine) -> Sequence[Thread] | None:
+    '''Who buys.'''
+
+@observer
+def bread_sold(machine, loaves):
+    '''Sold.'''
+"""
+PLUGIN = """
+from ntlab import hookimpl, plugin
+{imports}
+@plugin(name='{name}', summary='', release='ws2008', {words})
+class P:
+{body}
+"""
+
+
+def write_plugins(folder: Path, **plugins: tuple[str, str, str]) -> None:
+    """A distribution of these plugins: name -> what it imports, says of itself, and its methods."""
+    modules = {"ntlab_bread_hooks.py": SPECIFIES}
+    for name, (imports, words, body) in plugins.items():
+        source = PLUGIN.format(imports=imports, name=name, words=words, body=body or "    pass")
+        modules[f"ntlab_{name}.py"] = source
+    entries = {name: f"ntlab_{name}:P" for name in plugins}
+    write_distribution(folder, "ntlab-bread", plugins=entries, modules=modules)
+
+
+BAKERS = {
+    "baker": (
+        "import ntlab_bread_hooks",
+        "hookspecs=(ntlab_bread_hooks,)",
+        "    @hookimpl\n    def bread_price(self): return 5\n    @hookimpl\n    def bread_sold(self): pass",
+    ),
+    "agent": (
+        "",
+        "requires=('baker',)",
+        "    @hookimpl(wrapper=True)\n    def bread_price(self):\n        return (yield) + 1\n"
+        "    @hookimpl(trylast=True)\n    def bread_sold(self): pass",
+    ),
+    "lord": (
+        "",
+        "requires=('baker',), after=('agent',)",
+        "    @hookimpl(tryfirst=True)\n    def bread_price(self): return None\n"
+        "    @hookimpl(specname='bread_buyers')\n    def who(self): return []",
+    ),
+}
+
+
+def hook(name: str) -> Hook:
+    (found,) = ntlab.hook_reference(name).hooks
+    return found
+
+
+def test_a_hook_is_what_its_specification_says(toy: None) -> None:
+    found = hook("choose_processor")
+    from ntlab.hooks import scheduling
+
+    assert found.kind == "decision"
+    assert found.signature == "(thread: Thread, idle: int) -> int | None"
+    assert found.imports == ("from ntlab.machine import Thread",)
+    assert found.text == inspect.getdoc(scheduling.choose_processor)
+    assert (found.domain, found.since) == ("scheduling", "ntlab 0.1")
+    line = Path(found.file).read_text(encoding="utf-8").splitlines()[found.line - 1]
+    assert line == "@hookspec(firstresult=True)"
+    assert found.answers == ()
+    assert hook("run_limit").kind == "collection"
+    assert hook("context_switched").kind == "observer"
+    assert hook("completion_plan").imports == (
+        "from ntlab.hooks.io import CompletionPlan",
+        "from ntlab.machine import IoRequest",
+    )
+    with pytest.raises(UnknownNameError, match=r"unknown hook 'chose_processor'.*'choose_processor'"):
+        ntlab.hook_reference("chose_processor")
+
+
+def test_every_specified_hook_is_in_the_reference(toy: None) -> None:
+    names = {
+        name
+        for module in specifications()
+        for name, one in vars(module).items()
+        if hasattr(one, "ntlab_spec")
+    }
+    hooks = ntlab.hook_reference().hooks
+    assert len(hooks) == len(names)
+    assert {one.name for one in hooks} == names
+    assert len(ntlab.hook_reference().columns()["name"]) == len(names)
+
+
+def test_the_imports_of_a_hook_are_those_that_it_needs() -> None:
+    for one in ntlab.hook_reference().hooks:
+        names: dict[str, Any] = {}
+        for statement in one.imports:
+            exec(statement, names)
+        stub = f"def {one.name}{one.signature}: ..."
+        exec(stub, names)  # the annotations are evaluated
+
+
+def test_hooks_that_plugins_specify(tmp_path: Path, use_distributions: Use) -> None:
+    write_plugins(tmp_path, **BAKERS)
+    use_distributions(TOY, tmp_path)
+    price = hook("bread_price")
+    assert (price.domain, price.since) == ("baker.ntlab_bread_hooks", "ntlab-bread 1.1")
+    assert price.summary == "What so many loaves cost."
+    assert price.imports == ("from ntlab.machine import Machine", "from ntlab_bread_hooks import Price")
+    assert [str(answer) for answer in price.answers] == ["agent (wrapper)", "lord (tryfirst)", "baker"]
+    buyers = hook("bread_buyers")
+    assert (buyers.kind, buyers.since) == ("collection", "the first version of ntlab-bread")
+    assert buyers.imports == (
+        "from collections.abc import Sequence",
+        "from ntlab.machine import Machine, Thread",
+    )
+    assert [str(answer) for answer in buyers.answers] == ["lord"]
+    sold = hook("bread_sold")
+    assert (sold.kind, sold.signature) == ("observer", "(machine, loaves)")
+    assert [str(answer) for answer in sold.answers] == ["baker", "agent (trylast)"]
+    text = ntlab.hook_reference("bread_price").markdown()
+    assert "## plugin baker.ntlab_bread_hooks" in text
+    assert "Prices of bread." in text
+    assert "def bread_price(machine: Machine, loaves: int) -> Price | None: ..." in text
+
+
+@pytest.mark.parametrize(
+    ("guest", "told"),
+    [
+        (
+            ("", "", "    @hookimpl\n    def bread_prize(self): pass"),
+            r"plugin 'guest', hook 'bread_prize': unknown",
+        ),
+        (
+            ("", "", "    @hookimpl\n    def bread_price(self, machin): pass"),
+            "plugin 'guest', hook 'bread_price': unknown argument 'machin'",
+        ),
+        (
+            ("import ntlab_bread_hooks", "hookspecs=(ntlab_bread_hooks,)", ""),
+            "'ntlab_bread_hooks', or is|plugin 'ntlab_bread_hooks': specifies no hook, or is listed twice",
+        ),
+        (
+            ("from ntlab.hooks import locks", "hookspecs=(locks,)", ""),
+            "plugin 'ntlab.hooks.locks': specifies no hook, or is listed twice",
+        ),
+        (("", "after=('baker',), before=('baker',)", ""), "a cycle: baker -> guest -> baker"),
+    ],
+)
+def test_plugins_whose_hooks_cannot_be_bound_are_left_out(
+    guest: tuple[str, str, str], told: str, tmp_path: Path, use_distributions: Use
+) -> None:
+    write_plugins(tmp_path, **BAKERS, guest=guest)
+    use_distributions(TOY, tmp_path)
+    reference = ntlab.hook_reference()
+    (fault,) = reference.faults
+    assert re.search(told, str(fault))
+    (price,) = reference.of(["bread_price"]).hooks
+    assert {answer.plugin for answer in price.answers} == {"agent", "lord", "baker"}
+
+
+# The call order of an experiment
+
+
+EXPERIMENT = """
+name = "mine"
+hardware = "uni"
+workload = { use = "toy_base.runners" }
+[plugins]
+toy_base = {}
+[arms.bare]
+[arms.same]
+workload = { threads = 2 }
+[arms.full.plugins]
+toy_raiser = { where = "thread" }
+toy_short = {}
+"""
+
+
+def order_in(folder: Path, text: str, arm: str | None = None) -> dict[str, ArmOrder]:
+    file = folder / "mine.toml"
+    file.write_text(text)
+    return {" ".join(order.arms): order for order in ntlab.plugin_order(file, arm).orders}
+
+
+def test_the_order_of_an_experiment(toy: None, tmp_path: Path) -> None:
+    orders = order_in(tmp_path, EXPERIMENT)
+    assert list(orders) == ["bare same", "full"]
+    full = orders["full"]
+    assert full.plugins == ("toy_short", "toy_base", "toy_raiser")
+    assert full.why == ("toy_short requires toy_base", "toy_raiser says after toy_base")
+    kind, calls = full.hooks["scheduler_policy"]
+    assert (kind, [str(call) for call in calls]) == (
+        "decision",
+        ["toy_raiser (tryfirst)", "toy_short", "toy_base"],
+    )
+    assert full.hooks["thread_exited"][0] == "observer"
+    assert list(order_in(tmp_path, EXPERIMENT, "same")) == ["same"]
+    with pytest.raises(UnknownNameError, match="unknown arm 'ful'"):
+        order_in(tmp_path, EXPERIMENT, "ful")
+
+
+def test_the_order_shown_is_the_order_in_which_a_machine_calls(
+    tmp_path: Path, use_distributions: Use
+) -> None:
+    write_plugins(tmp_path, **BAKERS)
+    use_distributions(TOY, tmp_path)
+    text = EXPERIMENT + "baker = {}\nlord = {}\nagent = {}\n"
+    order = order_in(tmp_path, text)["full"]
+    plugins = [ntlab.lab.registry.installed().plugin(name).info.cls() for name in order.plugins[::-1]]
+    machine = Machine(load("uni").freeze(), plugins)
+    bound = {name: names for name, names in implementations(machine.manager).items() if names}
+    assert {name: [call.plugin for call in calls] for name, (_, calls) in order.hooks.items()} == bound
+    assert [str(call) for call in order.hooks["bread_price"][1]] == [
+        "agent (wrapper)",
+        "lord (tryfirst)",
+        "baker",
+    ]
+    assert machine.hooks.bread_price(machine, 1) == 6
+
+
+def test_what_cannot_be_bound_is_told_as_a_run_would(tmp_path: Path, use_distributions: Use) -> None:
+    write_plugins(tmp_path, guest=("", "", "    @hookimpl\n    def bread_price(self): pass"))
+    use_distributions(TOY, tmp_path)
+    with pytest.raises(PluginError, match="plugin 'guest', hook 'bread_price': unknown hook"):
+        order_in(tmp_path, EXPERIMENT + "guest = {}\n")
+
+
+def test_the_order_has_columns_and_reads_well(toy: None, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(EXPERIMENT)
+    order = ntlab.plugin_order(file)
+    columns = order.columns()
+    rows = zip(
+        columns["arm"], columns["hook"], columns["place"], columns["plugin"], columns["how"], strict=True
+    )
+    assert ("full", "scheduler_policy", 1, "toy_raiser", ["tryfirst"]) in rows
+    assert "mine: bare, same" in repr(order)

@@ -154,6 +154,29 @@ def _parser() -> argparse.ArgumentParser:
     imported = command("import", _topology_import, "Write a machine as a profile.", of=of_topology)
     imported.add_argument("machine", metavar="FILE", help="an hwloc .xml file, or host")
     imported.add_argument("-o", "--output", required=True, metavar="PROFILE.toml")
+
+    new = command("new", None, "Begin a plugin, an experiment or a machine.")
+    of_new = new.add_subparsers(metavar="plugin|experiment|hardware", required=True)
+
+    def begun(name: str, action: Any, help: str) -> argparse.ArgumentParser:
+        subject = command(name, action, help, of=of_new)
+        subject.add_argument("name", metavar="NAME")
+        subject.add_argument("--dir", default=".", metavar="DIR", help="where to write it (default: here)")
+        return subject
+
+    plugin = begun("plugin", _new_plugin, "Write the distribution of a plugin: code, experiment, tests.")
+    plugin.add_argument("--license", default="MIT", help="MIT (default), Apache-2.0, BSD-3-Clause or none")
+    plugin.add_argument("--author", default="", metavar="TEXT", help="who has the copyright")
+    experiment = begun("experiment", _new_experiment, "Write an experiment with all options of a plugin.")
+    experiment.add_argument("--plugin", metavar="PLUGIN", help="what it is about")
+    experiment.add_argument("--workload", metavar="PLUGIN.WORKLOAD", help="what drives it")
+    hardware = begun("hardware", _new_hardware, "Write the profile of a machine.")
+    hardware.add_argument(
+        "--from",
+        dest="origin",
+        metavar="NAME|FILE",
+        help="copy a profile, a .toml or hwloc .xml file, or host",
+    )
     return parser
 
 
@@ -303,6 +326,33 @@ def _topology_import(asked: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=asked.output) from None
     print(f"{asked.output} is written; 'ntlab topology show {asked.output}' shows it.")
+    return OK
+
+
+def _new_plugin(asked: argparse.Namespace) -> int:
+    from ntlab.lab import scaffold
+
+    place = scaffold.new_plugin(asked.name, asked.dir, license=asked.license, author=asked.author)
+    print(f"{place} is written. Next:")
+    print(f"  cd {place}")
+    print('  python -m pip install -e ".[test]"')
+    print(f"  ntlab run {asked.name.replace('_', '-')} && pytest")
+    return OK
+
+
+def _new_experiment(asked: argparse.Namespace) -> int:
+    from ntlab.lab import scaffold
+
+    place = scaffold.new_experiment(asked.name, asked.dir, plugin=asked.plugin, workload=asked.workload)
+    print(f"{place} is written; 'ntlab run {place}' runs it.")
+    return OK
+
+
+def _new_hardware(asked: argparse.Namespace) -> int:
+    from ntlab.lab import scaffold
+
+    place = scaffold.new_hardware(asked.name, asked.dir, origin=asked.origin)
+    print(f"{place} is written; 'ntlab topology show {place}' shows it.")
     return OK
 
 

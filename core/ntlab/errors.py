@@ -17,7 +17,9 @@ from typing import Any
 
 
 class NtlabError(Exception):
-    """Base of every error that ntlab raises on purpose."""
+    """Base of every error that ntlab raises on purpose. `run` is the arm and seed of the run it ended."""
+
+    run: tuple[str, int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors come back from worker processes. An exception is by itself made again from its message

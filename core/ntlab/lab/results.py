@@ -23,7 +23,7 @@ from ntlab.lab.options import Place, structure
 from ntlab.lab.registry import Registry
 from ntlab.lab.runner import Hooks, Run
 from ntlab.lab.statistics import Estimate, estimate, paired_difference
-from ntlab.lab.tables import Report, Table, as_columns, format_estimate
+from ntlab.lab.tables import Report, Table, as_columns, format_estimate, format_signed
 
 FORMAT = "ntlab-result-1"
 _PACKAGES = ("attrs", "cattrs", "defusedxml", "networkx", "pluggy")
@@ -146,7 +146,7 @@ class ClaimsReport(Report):
                 f"{claim.id} (control)" if claim.control else claim.id,
                 claim.ledger,
                 claim.metric,
-                "" if effect is None else _signed(effect, result.unit),
+                "" if effect is None else format_signed(effect, result.unit),
             ]
             for arm, value in result.arms.items():
                 rows.append([*first[:4], arm, format_estimate(value, result.unit), first[4]])
@@ -423,8 +423,3 @@ def read_result(path: Path) -> Kept:
     if isinstance(runs := kept.get("runs"), list):
         kept["runs"] = [{**run, "experiment": ""} if isinstance(run, dict) else run for run in runs]
     return structure(kept, Kept, Place(str(path)))  # type: ignore[no-any-return]
-
-
-def _signed(effect: Estimate, unit: str) -> str:
-    text = format_estimate(effect, unit)
-    return f"+{text}" if effect.mean > 0 else text

@@ -99,7 +99,6 @@ def simulate(job: Job, tables: Tables) -> Run:
     from ntlab.tracing import Tracer
 
     tracer = Tracer()
-    parts = _Parts(job)
 
     def measured(machine: Machine) -> Run:
         metrics = _checked(parts.workload.measure(machine), job.use)
@@ -115,7 +114,12 @@ def simulate(job: Job, tables: Tables) -> Run:
             counters=machine.counters(),
         )
 
-    return _lived(job, parts, tables, tracer, measured)
+    try:
+        parts = _Parts(job)
+        return _lived(job, parts, tables, tracer, measured)
+    except NtlabError as error:
+        error.run = (job.arm.name, job.seed)
+        raise
 
 
 def views(job: Job) -> list[str]:

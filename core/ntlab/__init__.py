@@ -34,10 +34,21 @@ from ntlab.quantities import (
 
 if TYPE_CHECKING:
     from ntlab.hooks import hookimpl, hookspec, observer
-    from ntlab.lab.api import claims, experiments, hook_reference, plugin_order, plugins, rerun, run, view
+    from ntlab.lab.api import (
+        ablate,
+        claims,
+        experiments,
+        hook_reference,
+        plugin_order,
+        plugins,
+        rerun,
+        run,
+        view,
+    )
     from ntlab.topology import load as topology
 
 _LAZY = {
+    "ablate": "ntlab.lab.api",
     "claims": "ntlab.lab.api",
     "experiments": "ntlab.lab.api",
     "hook_reference": "ntlab.lab.api",
@@ -64,6 +75,7 @@ __all__ = [
     "UnknownNameError",
     "UserError",
     "__version__",
+    "ablate",
     "claims",
     "experiments",
     "format_duration",

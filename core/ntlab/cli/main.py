@@ -98,24 +98,51 @@ def _parser() -> argparse.ArgumentParser:
     running(claims)
     as_json(claims)
 
+    def experimenting(subject: argparse.ArgumentParser) -> None:
+        subject.add_argument(
+            "experiment", metavar="EXPERIMENT|FILE.toml", help="a shipped experiment, or a file"
+        )
+        subject.add_argument("--hardware", metavar="NAME|FILE", help="run on this machine instead")
+        subject.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="set workload.OPTION or PLUGIN.OPTION, in one arm with ARM. in front; or duration",
+        )
+        subject.add_argument("--seeds", type=int, metavar="N", help="how many seeds each arm runs with")
+        subject.add_argument("--out", metavar="DIR", help="write the result file into this folder")
+        running(subject)
+        as_json(subject)
+
     run = command("run", _run, "Run an experiment and show what its arms measure.")
-    run.add_argument("experiment", metavar="EXPERIMENT|FILE.toml", help="a shipped experiment, or a file")
-    run.add_argument("--hardware", metavar="NAME|FILE", help="run on this machine instead")
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set workload.OPTION or PLUGIN.OPTION, in one arm with ARM. in front; or duration",
-    )
-    run.add_argument("--seeds", type=int, metavar="N", help="how many seeds each arm runs with")
+    experimenting(run)
     run.add_argument(
         "--view", metavar="NAME", help="show this view of a run with the first seed instead of measurements"
     )
     run.add_argument("--arm", metavar="ARM", help="with --view: of this arm only")
-    run.add_argument("--out", metavar="DIR", help="write the result file into this folder")
-    running(run)
-    as_json(run)
+
+    ablate = command("ablate", _ablate, "Show which differences between two arms cause the effect.")
+    experimenting(ablate)
+    ablate.add_argument("--metric", metavar="M", required=True, help="what is looked at: a metric or counter")
+    ablate.add_argument("--base", metavar="ARM", help="the arm without the features (default: the first)")
+    ablate.add_argument("--full", metavar="ARM", help="the arm with all of them (default: the last)")
+    ablate.add_argument(
+        "--factor",
+        action="append",
+        default=[],
+        metavar="NAME|NAME=OFF,ON",
+        help="switch this plugin or PLUGIN.OPTION by itself, NAME+NAME together (default: each difference)",
+    )
+    ablate.add_argument(
+        "--split", action="append", default=[], metavar="PLUGIN", help="switch each option of this plugin"
+    )
+    ablate.add_argument(
+        "--runs", type=int, default=1024, metavar="N", help="run at most so many, a fraction (default: 1024)"
+    )
+    ablate.add_argument(
+        "--order", type=int, default=2, metavar="N", help="show interactions of up to N factors (default: 2)"
+    )
 
     rerun = command("rerun", _rerun, "Run a result again and check that the digests are the same.")
     rerun.add_argument("result", metavar="RESULT", help="a result file, or the folder of one")
@@ -227,6 +254,36 @@ def _run(asked: argparse.Namespace) -> int:
     else:
         show(result.tables())
     return OK if result.holds else FAILS
+
+
+def _ablate(asked: argparse.Namespace) -> int:
+    from ntlab.cli.terminal import progress, show
+    from ntlab.lab import api
+    from ntlab.lab.options import parse_setting
+
+    with progress() as tell:
+        found = api.ablate(
+            asked.experiment,
+            asked.metric,
+            base=asked.base,
+            full=asked.full,
+            factors=asked.factor,
+            split=asked.split,
+            runs=asked.runs,
+            order=asked.order,
+            hardware=asked.hardware,
+            set=dict(parse_setting(text) for text in asked.set),
+            seeds=asked.seeds,
+            jobs=_jobs(asked),
+            hooks=asked.hooks,
+            out=asked.out,
+            progress=tell,
+        )
+    if asked.json:
+        _print_json(found.to_json())
+    else:
+        show(found.tables())
+    return OK
 
 
 def _show_view(asked: argparse.Namespace, settings: dict[str, Any]) -> int:

@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
 from ntlab.lab import runner
+from ntlab.lab.ablation import Ablation, Check, Levels, parse_factor, plan
 from ntlab.lab.experiment import Claim, Experiment, find_experiment, resolve
 from ntlab.lab.listings import ExperimentList, PluginList
 from ntlab.lab.order import PluginOrder, order_of
@@ -24,6 +25,8 @@ from ntlab.lab.tables import Report, Table, as_columns
 
 if TYPE_CHECKING:
     from ntlab.topology import Topology
+
+R = TypeVar("R", bound=Result)
 
 Progress = Callable[[int, int, str], None]
 """Told how many runs are finished, of how many, and which is the last one."""
@@ -66,7 +69,75 @@ def run(
     resolved, hardware_by_name = _prepare(experiment, hardware, set, seeds)
     mode = hooks_mode(hooks)
     output = None if out is None else Output(Path(out))
-    return _run(resolved, hardware_by_name, jobs, mode, output, progress)
+    return _run(resolved, hardware_by_name, jobs, mode, output, progress, Result)
+
+
+def ablate(
+    experiment: str | os.PathLike[str],
+    metric: str,
+    base: str | None = None,
+    full: str | None = None,
+    factors: Iterable[str] | Mapping[str, Levels | None] = (),
+    split: Iterable[str] = (),
+    runs: int = 1024,
+    order: int = 2,
+    hardware: str | os.PathLike[str] | None = None,
+    set: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    jobs: int = 1,
+    hooks: Hooks | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Ablation:
+    """Which of the differences between two arms cause the effect: run their combinations and compare.
+
+    `base` and `full` are the arms (default: the experiment's first and last), `metric` is what is looked at.
+    Each plugin that only one of them uses and each option that they set differently is a factor; or those
+    that `factors` names, and what is left as one: a name, "NAME+NAME" for what is switched together, or
+    "NAME=OFF,ON" for an option with levels of its own, as text or as {"NAME": (OFF, ON)}. A plugin in `split`
+    that only `full` uses is taken apart: `base` gets it too, with its neutral options, and each other option
+    is a factor.
+
+    There are at most `runs` runs. If all combinations are more, a fraction of them is run, and what it cannot
+    tell apart is said. `order` is the most factors of an interaction that is shown. The other arguments, and
+    what is raised, are those of `run`; the result file, NAME.ablation.json, can be run again too.
+    """
+    machine = None if hardware is None else os.fspath(hardware)
+    resolved = _resolve(experiment, machine, set, seeds)
+    asked = factors.items() if isinstance(factors, Mapping) else [parse_factor(text) for text in factors]
+    planned, combinations = plan(
+        resolved,
+        installed(),
+        base=base,
+        full=full,
+        factors=list(asked),
+        split=list(split),
+        runs=runs,
+        order=order,
+    )
+
+    def make(**parts: Any) -> Ablation:
+        return Ablation(plan=planned, metric=metric, **parts)
+
+    mode = hooks_mode(hooks)
+    output = None if out is None else Output(Path(out))
+    try:
+        return _run(
+            combinations,
+            _load_hardware([combinations], machine),
+            jobs,
+            mode,
+            output,
+            progress,
+            make,
+            Check(planned, resolved.use, metric),
+        )
+    except (UserError, PluginError) as error:
+        if error.run is not None:
+            arm, seed = error.run
+            on = " and ".join(planned.on(arm)) or "nothing"
+            error.args = (f"{error} (seed {seed}, with {on} on)",)
+        raise
 
 
 def view(
@@ -288,15 +359,18 @@ def _run(
     hooks: Hooks,
     output: Output | None,
     progress: Progress | None,
-) -> Result:
+    make: Callable[..., R],
+    check: Callable[[Run], None] | None = None,
+) -> R:
+    """Make the runs of an experiment. `check` sees each as it comes, before it is kept."""
     from ntlab.topology import to_profile
 
     work = jobs_of(experiment, hooks)
     runs: list[Run] = []
 
-    def result() -> Result:
+    def result() -> R:
         place = {(job.arm.name, job.seed): at for at, job in enumerate(work)}
-        return Result(
+        return make(
             experiment=experiment,
             runs=tuple(sorted(runs, key=lambda run: place[run.arm, run.seed])),
             hooks=hooks,
@@ -305,6 +379,8 @@ def _run(
         )
 
     def keep(run: Run) -> None:
+        if check is not None:
+            check(run)
         runs.append(run)
         if output is not None:
             output.add(experiment, run)

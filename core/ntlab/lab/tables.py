@@ -109,6 +109,12 @@ def format_estimate(estimate: Estimate, unit: str) -> str:
     return f"{mean.removesuffix(name)} ± {digits}{name}"
 
 
+def format_signed(effect: Estimate, unit: str) -> str:
+    """An effect, with its sign: "+0.25 ± 0.012"."""
+    text = format_estimate(effect, unit)
+    return f"+{text}" if effect.mean > 0 else text
+
+
 def _scale(value: float, unit: str) -> tuple[float, str]:
     """What a value is divided by to be shown, and what is written behind it."""
     if unit not in _QUANTITIES:

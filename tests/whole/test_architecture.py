@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from configparser import RawConfigParser
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,19 @@ def test_tox_tests_the_lowest_versions_that_are_supported_and_each_plugin_alone(
     for places in lists:
         names = set(re.findall(r"\b[a-z]\w+", " ".join(places)))
         assert {name for name in names if not re.fullmatch(r"py\d*", name)} == {*plugins, "lowest", "newest"}
+
+
+def test_tox_builds_and_tests_each_example_and_mypy_checks_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    tox = RawConfigParser()
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    environment = tox["testenv:examples"]
+    judged = environment["commands"].partition("ntlab claims ")[2].split()
+    for file in sorted((ROOT / "examples").glob("*/pyproject.toml")):
+        name = file.parent.name
+        assert f" ./examples/{name}[test]" in environment["commands_pre"]
+        assert f"pytest examples/{name}" in environment["commands"].splitlines()
+        assert f"examples/{name}/src" in project["tool"]["mypy"]["mypy_path"].split(":")
+        example = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        assert set(example["entry-points"]["ntlab.plugins"]) <= set(judged)
+    assert "examples" in tox["tox"]["env_list"].split(", ")

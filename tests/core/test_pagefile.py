@@ -153,3 +153,15 @@ def test_any_use_agrees_with_a_plain_list(data: st.DataObject, size: int) -> Non
             file.allocate(nearest, range(owner, owner + length))
             used[nearest : nearest + length] = [True] * length
         file.check()
+
+
+@pytest.mark.parametrize(("slot", "taken"), [(0, False), (1, False), (5, False), (2, True), (4, True)])
+def test_a_slot_that_is_both_free_and_used_or_neither_is_found(slot: int, taken: bool) -> None:
+    file = file_with("xx.x.x")
+    file.check()
+    if taken:
+        file.owner_of[slot] = 7  # and still in a free run
+    else:
+        del file.slot_of[file.owner_of.pop(slot)]
+    with pytest.raises(SimulationError, match="both free and used, or neither"):
+        file.check()

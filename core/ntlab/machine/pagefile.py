@@ -207,8 +207,12 @@ class PagingFile:
 
     def check(self) -> None:
         """Raise SimulationError where the bookkeeping contradicts itself."""
-        free = [slot for start, length in self.free_runs() for slot in range(start, start + length)]
-        if sorted([*free, *self.owner_of]) != list(range(self.size)):
+        end = 0
+        for start, length in sorted([*self.free_runs(), *((slot, 1) for slot in self.owner_of)]):
+            if start != end:
+                raise SimulationError("a paging-file slot is both free and used, or neither")
+            end += length
+        if end != self.size:
             raise SimulationError("a paging-file slot is both free and used, or neither")
         if any(start + length in self._runs for start, length in self._runs.items()):
             raise SimulationError("two free runs of the paging file touch")

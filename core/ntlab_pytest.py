@@ -125,8 +125,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[..., None]:
     compared: set[Path] = set()
 
     def compare(subject: Machine | Records, name: str | None = None, **options: Any) -> None:
-        test = request.node.name if name is None else f"{request.node.name}-{name}"
-        path = folder / (re.sub(r"[^\w.-]+", "-", test).strip("-") + ".trace")
+        words = [request.node.name, *([] if name is None else [name])]
+        path = folder / ("-".join(re.sub(r"[^\w.-]+", "-", word).strip("-") for word in words) + ".trace")
         if path in compared:
             raise ValueError(
                 f"{path.name} is compared twice in this test: give each comparison a name of its own"

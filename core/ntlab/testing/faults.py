@@ -46,7 +46,12 @@ HIGHEST = 15  # the priorities above belong to real-time threads, which nobody e
 ALIVE = 8  # threads of one kind at a time, so that they do not pile up on a busy machine
 
 
-@plugin(name="faults", summary="Legal disturbances at random times, for tests.", release="ws2003")
+@plugin(
+    name="faults",
+    summary="Legal disturbances at random times, for tests.",
+    release="ws2003",
+    neutral={"kinds": []},
+)
 class Faults:
     """Disturbances of these `kinds`:
 

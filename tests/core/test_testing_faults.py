@@ -1,0 +1,197 @@
+"""Faults: each kind disturbs, at the same times for a seed, and nothing that they do breaks anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntlab.hooks import Mode
+from ntlab.machine import (
+    NOMINAL,
+    Acquire,
+    Compute,
+    Disk,
+    File,
+    Machine,
+    Read,
+    Release,
+    Request,
+    Sleep,
+    Touch,
+    Write,
+)
+from ntlab.quantities import KIB, MIB, MICROSECOND, MILLISECOND, Duration
+from ntlab.testing import Faults, Recorder, boot, bursts, small_tables
+from ntlab.testing.faults import KINDS, Kind
+from ntlab_enlightened_spinlocks import EnlightenedSpinlocks
+from ntlab_fair_share import FairShare
+from ntlab_numa_home import NumaHome
+from ntlab_paging_writes import PagingWrites
+from ntlab_whea import Whea
+from ntlab_ws2003 import Ws2003
+
+US, MS = MICROSECOND, MILLISECOND
+TABLES = small_tables(2, nodes=2, memory=2 * MIB)
+OFTEN: dict[str, Any] = {"interval": 100 * US, "longest": 50 * US, "until": 20 * MS}
+FEATURES = [Ws2003, EnlightenedSpinlocks, FairShare, NumaHome, PagingWrites, Whea]
+
+
+def busy(*plugins: object, seed: int = 0, hooks: Mode = "direct", lasts: int = 20 * MS) -> Machine:
+    """A machine with a thread for each mechanism that may be disturbed."""
+    machine = boot(plugins=plugins, tables=TABLES, seed=seed, trace=True, hooks=hooks)
+    process = machine.create_process("work")
+    disk = Disk(machine, "D:", _model(machine)) if not machine.io.devices else machine.io.devices[0]
+    file = File("f", disk, 0, MIB)
+    lock = machine.create_lock("lock")
+    region = machine.memory.space(process).allocate(300)
+    assert region is not None
+    writes = [Write(file, 64 * KIB * i, 4 * KIB) for i in range(8)]
+    reads = [Read(file, 64 * KIB * i, 64 * KIB) for i in range(8)]
+    for requests in (
+        [Compute(70 * US), Sleep(30 * US)],
+        [Acquire(lock), Compute(20 * US), Release(lock), Compute(5 * US)],
+        [Acquire(lock), Compute(10 * US), Release(lock), Sleep(50 * US)],
+        [Touch(region, page, 30, write=True) for page in range(0, 270, 15)],
+        [*reads, Compute(10 * US), *writes],
+    ):
+        machine.create_thread(process, _for(lasts, machine, requests))
+    return machine
+
+
+def _model(machine: Machine) -> Any:
+    from ntlab.machine.disks import disk_model
+
+    return disk_model(machine.io.policy.disk)
+
+
+def _for(duration: int, machine: Machine, requests: list[Request]) -> Iterator[Request]:
+    for request in cycle(requests):
+        yield request
+        if machine.engine.now > duration and not isinstance(request, Acquire | Compute):
+            return
+
+
+def check(machine: Machine) -> None:
+    machine.memory.check()
+    if machine.paging is not None:
+        machine.paging.check()
+
+
+def faults_of(machine: Machine) -> list[tuple[int, str]]:
+    return [(record.time, str(record["kind"])) for record in Recorder(machine)("Lab-Faults/Fault")]
+
+
+def test_the_same_for_a_seed() -> None:
+    def digest(seed: int, hooks: Mode = "direct") -> str:
+        machine = busy(Ws2003(), Faults(**OFTEN), seed=seed, hooks=hooks)
+        machine.run()
+        return machine.tracer.digest()
+
+    assert digest(1) == digest(1) == digest(1, "plain") != digest(2)
+
+
+def test_without_kinds_nothing_is_different() -> None:
+    def digest(*plugins: object) -> str:
+        machine = busy(Ws2003(), *plugins)
+        machine.run()
+        return machine.tracer.digest()
+
+    assert digest(Faults(kinds=())) == digest() != digest(Faults(**OFTEN))
+
+
+def test_one_kind_does_not_move_another() -> None:
+    both, alone = (busy(Faults(kinds=kinds, **OFTEN)) for kinds in (("interrupts", "dpcs"), ("dpcs",)))
+    both.run()
+    alone.run()
+    assert [fault for fault in faults_of(both) if fault[1] == "dpcs"] == faults_of(alone) != []
+
+
+def test_they_come_as_often_as_asked_for_and_until_then() -> None:
+    faults = Faults(kinds=("interrupts",), interval=100 * US, until=100 * MS)
+    machine = boot(2, [faults], trace=True)
+    machine.run()
+    times = [time for time, _ in faults_of(machine)]
+    assert faults.injected == {"interrupts": len(times)}
+    assert 850 < len(times) < 1150  # 1000 expected, standard deviation 32
+    assert 95 * MS < times[-1] <= 100 * MS
+    assert sum(processor.interrupts for processor in machine.processors) == len(times)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_disturbs_and_is_over_at_the_end(kind: Kind) -> None:
+    faults = Faults(kinds=(kind,), **OFTEN)
+    machine, calm = busy(Ws2003(), Whea(), faults), busy(Ws2003(), Whea())
+    machine.run()
+    calm.run()
+    assert faults.injected.keys() == {kind}
+    assert 8 <= faults.injected[kind] <= 300
+    assert Recorder(machine)("Thread/CSwitch").times != Recorder(calm)("Thread/CSwitch").times
+    assert not machine.threads
+    assert all(processor.speed == NOMINAL and not processor.level for processor in machine.processors)
+    assert not machine.io.pending
+    check(machine)
+
+
+def test_hardware_errors_come_to_those_sources_that_there_are() -> None:
+    faults = Faults(kinds=("errors",), **OFTEN)
+    machine = busy(Ws2003(), faults)
+    machine.run()
+    assert not faults.injected  # 2003 hears of no corrected error
+    faults = Faults(kinds=("errors",), severities=("corrected", "recoverable"), **OFTEN)
+    machine = busy(Ws2003(), Whea(), faults)
+    machine.run()
+    counts = machine.hardware_errors.counts
+    assert counts["occurred"] == faults.injected["errors"] > 100
+    assert counts["unseen"] == counts["passed over"] == 0
+    assert set(Recorder(machine)("Error").values("severity")) == {"corrected", "recoverable"}
+
+
+def test_real_time_threads_keep_their_priority() -> None:
+    machine = boot(plugins=[Faults(kinds=("priorities",), **OFTEN)], trace=True)
+    process = machine.create_process("p", base_priority=16)
+    thread = machine.create_thread(process, bursts(10 * MS))
+    machine.run(5 * MS)
+    assert thread.priority == 16
+    assert not faults_of(machine)
+
+
+def test_what_a_guest_may_not_feel_is_left_to_its_host() -> None:
+    host = boot(4, [Ws2003(), Whea(), Faults(**OFTEN)], trace=True)
+    guest = host.partitions.create("guest", processors=2).machine
+    process = guest.create_process("p")
+    for _ in range(3):
+        guest.create_thread(process, iter([Compute(100 * US), Sleep(100 * US)] * 50))
+    host.run()
+    kinds = set(Recorder(guest)("Lab-Faults/Fault").values("kind"))
+    assert kinds == set(KINDS) - {"speeds", "errors"}
+    assert not guest.threads
+    check(guest)
+    check(host)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 1000),
+    features=st.sets(st.sampled_from(FEATURES)),
+    kinds=st.sets(st.sampled_from(get_args(Kind)), min_size=1).map(sorted).map(tuple),
+    interval=st.sampled_from([20 * US, 100 * US, 1 * MS]),
+    longest=st.sampled_from([0.01, 0.5, 1.0]),
+)
+def test_nothing_breaks(
+    seed: int, features: set[type], kinds: tuple[Kind, ...], interval: int, longest: float
+) -> None:
+    plugins = [feature() for feature in FEATURES if feature in {*features, Ws2003}]
+    long = int(longest * interval)  # so that processors have time for something else
+    faults = Faults(kinds=kinds, interval=Duration(interval), longest=Duration(long), until=Duration(5 * MS))
+    machine = busy(*plugins, faults, seed=seed, lasts=5 * MS)
+    for time in range(0, 10 * MS, MS):
+        machine.run(time)
+        check(machine)
+    machine.run(200 * MS)
+    check(machine)
+    assert not machine.threads

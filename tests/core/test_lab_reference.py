@@ -6,12 +6,14 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import ntlab
 from distributions import TOY, write_distribution
+from ntlab._version import __version__
 from ntlab.errors import PluginError, UnknownNameError
 from ntlab.hooks import implementations, specifications
 from ntlab.lab.order import ArmOrder
@@ -138,6 +140,21 @@ def test_the_imports_of_a_hook_are_those_that_it_needs() -> None:
             exec(statement, names)
         stub = f"def {one.name}{one.signature}: ..."
         exec(stub, names)  # the annotations are evaluated
+
+
+@pytest.mark.parametrize("module", specifications(), ids=lambda module: module.__name__.rpartition(".")[2])
+def test_built_in_specifications_say_what_an_author_needs(module: ModuleType, toy: None) -> None:
+    domain = module.__name__.rpartition(".")[2]
+    for one in ntlab.hook_reference().hooks:
+        if one.domain == domain:
+            said = " ".join(one.text.split())
+            assert " -> " in one.signature, f"{one.name} says no type of its answer"
+            assert "2003" in said, f"{one.name} does not say what 2003 did"
+            if one.kind != "observer":
+                assert "Asked" in said, f"{one.name} does not say when it is asked"
+                assert "None" in said, f"{one.name} does not say what None means"
+            major, minor = one.since.removeprefix("ntlab ").split(".")
+            assert [int(major), int(minor)] <= [int(part) for part in __version__.split(".")[:2]]
 
 
 def test_hooks_that_plugins_specify(tmp_path: Path, use_distributions: Use) -> None:

@@ -156,7 +156,7 @@ class TestCommands:
         assert policy["summary"] in out
         assert main(["hooks", "show", "scheduler_policy"]) == 0
         out = capsys.readouterr().out
-        assert "scheduler_policy(machine: object) -> SchedulerPolicy | None" in out
+        assert "scheduler_policy(machine: Machine) -> SchedulerPolicy | None" in out
         assert "1. toy_raiser (tryfirst)" in out
         assert "ntlab/hooks/scheduling.py:" in out
         assert "since        ntlab 0.1" in out

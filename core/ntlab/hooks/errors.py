@@ -1,4 +1,8 @@
-"""What a kernel decides about hardware errors and about crashes."""
+"""What a kernel decides about hardware errors and about crashes.
+
+Hardware finds an error; the registers of the component hold it; an error source signals it. What is not
+covered by a source is never noticed.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,10 @@ if TYPE_CHECKING:
 
 @hookspec(firstresult=True)
 def error_sources(machine: Machine) -> Sequence[ErrorSource] | None:
-    """The error sources that the kernel listens to. Asked once, at boot, before `machine_booted`.
+    """The error sources that the kernel listens to, each with an id of its own.
 
-    2003: machine check exceptions and non-maskable interrupts. None everywhere: nobody learns of an error.
+    Asked once, at boot, before `machine_booted`. 2003: machine check exceptions and non-maskable interrupts.
+    None everywhere: nobody learns of an error.
     """
 
 
@@ -26,19 +31,24 @@ def hardware_error(machine: Machine, latched: LatchedError) -> bool | None:
     """An error source has signalled: the kernel handles what its registers hold, which are clear now.
 
     Asked at the instant of an exception or a non-maskable interrupt, in the service routine of an interrupt,
-    and when a polled source is looked at. May call `machine.bug_check`. True: it is dealt with. 2003: bug
-    check. None everywhere: the error is passed over.
+    and when a polled source is looked at. May call `machine.bug_check`, which does not return. True: it is
+    dealt with. 2003: always bug check. False, or None everywhere: the error is passed over.
     """
 
 
 @hookspec
 def crash_memory(machine: Machine, crash: Crash) -> Sequence[tuple[int, bytes]] | None:
-    """Memory that belongs into the crash dump, as virtual addresses and bytes. 2003: none.
+    """Memory that belongs into the crash dump, as pairs of virtual address and bytes.
 
-    Asked by a bug check. The ranges of all answers together must not overlap.
+    Asked by a bug check, when time stands still. All answers go into the dump; the ranges of all together
+    must not overlap. None, as in 2003: nothing.
     """
 
 
 @observer
 def bug_checked(machine: Machine, crash: Crash) -> None:
-    """A machine has crashed and its dump is written. It does nothing any more."""
+    """A machine has crashed and its dump is written. It does nothing any more.
+
+    Called once, at the instant of the crash; what a plugin keeps for the next boot is in
+    `machine.nonvolatile`. 2003: nobody listens.
+    """

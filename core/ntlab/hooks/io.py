@@ -1,6 +1,8 @@
 """What input and output ask.
 
-Times are ns, sizes bytes. `request` is an `IoRequest`; its device knows its machine.
+Times are ns, sizes bytes. `request` is an `IoRequest`; its device knows its machine. A request goes to its
+device, which interrupts a processor when it is done; the interrupt's service routine queues a DPC, which
+completes the request.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from ntlab.hooks.markers import hookspec
 
 if TYPE_CHECKING:
     from ntlab.machine.io import IoRequest
+    from ntlab.machine.machine import Machine
     from ntlab.machine.policy import IoPolicy
 
 CompletionPlan = Literal["apc", "port"]
@@ -19,19 +22,20 @@ the packet is queued. "port": the packet is queued, and whoever removes it does 
 
 
 @hookspec(firstresult=True)
-def io_policy(machine: object) -> IoPolicy | None:
-    """The fixed costs of input and output. Asked once at boot; None everywhere gives `IoPolicy()`, all 0.
+def io_policy(machine: Machine) -> IoPolicy | None:
+    """The fixed costs of input and output, and the model of the disks.
 
-    2003: 5 us interrupt, 10 us DPC, 2 us final step.
+    Asked once, while the machine is put together: it has processors and locks, but no memory yet. 2003: 5 us
+    interrupt, 10 us DPC, 2 us final step. None everywhere: `IoPolicy()`, where all costs are 0.
     """
 
 
 @hookspec
 def max_transfer(request: IoRequest) -> int | None:
-    """The most bytes that the device can move for that request in one go; None: no limit.
+    """The most bytes that the device can move for that request in one go, 1 and more.
 
-    Asked when the request reaches its device. The least of all answers counts: a longer request is split,
-    and is complete when all its parts are. 2003: what the adapter can do.
+    Asked when the request reaches its device. The least of all answers counts: a longer request is split, and
+    is complete when all its parts are. 2003: what the adapter can do, 1 MiB. None: no limit.
     """
 
 
@@ -39,22 +43,23 @@ def max_transfer(request: IoRequest) -> int | None:
 def interrupt_processor(request: IoRequest) -> int | None:
     """The number of the processor that takes the interrupt of a device that has finished a request.
 
-    2003: any processor, whoever asked for the request. None everywhere: the lowest.
+    Asked when the device has finished. 2003: any processor, whoever asked for the request. None everywhere:
+    the lowest.
     """
 
 
 @hookspec(firstresult=True)
 def dpc_processor(request: IoRequest, interrupted: int) -> int | None:
-    """The number of the processor that completes a request (the DPC). `interrupted` took the interrupt.
+    """The number of the processor that completes a request by a DPC. `interrupted` took the interrupt.
 
-    2003: nobody answers. None everywhere: the interrupted one.
+    Asked at the end of the interrupt's service routine. None everywhere, as in 2003: the interrupted one.
     """
 
 
 @hookspec(firstresult=True)
 def completion_plan(request: IoRequest) -> CompletionPlan | None:
-    """How a request that is bound to a completion port will end. Asked when it is issued.
+    """How a request that is bound to a completion port will end: "apc" or "port".
 
-    Not asked for requests without an issuing thread: there is nobody to run an APC.
+    Asked when it is issued, but not for requests without an issuing thread: there is nobody to run an APC.
     2003: "apc". None everywhere: "port".
     """

@@ -1,4 +1,8 @@
-"""A machine's life."""
+"""A machine's life: which kernel it has, when it has booted, when it is over.
+
+A machine that restarts after a crash is another `Machine`, with new instances of its plugins: each hook here
+is called for it again. So it is for a child partition, whose plugins are instances of their own.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,26 @@ if TYPE_CHECKING:
 
 @hookspec(firstresult=True)
 def architecture(machine: Machine) -> str | None:
-    """Which kernel is installed: "x86", "x64" or "ia64". Asked while the machine is put together.
+    """Which kernel is installed: "x86", "x64" or "ia64".
 
-    2003: its option. None everywhere: "x64".
+    Asked once and first of all, when the machine has its tables, engine, tracer and streams, but no mechanism
+    yet. Crash dumps depend on it. 2003: its option. None everywhere: "x64".
     """
 
 
 @observer
 def machine_booted(machine: Machine) -> None:
-    """The machine is complete and nothing has run on it. Set up what the plugin needs.
+    """The machine is complete and nothing has run on it: the place to set up what a plugin needs.
 
-    Its clock stands at 0, unless it was restarted after a crash or is a child partition.
+    Called once, by `Machine.boot`, before the workload starts. Its clock stands at 0, unless it was restarted
+    after a crash or is a child partition. 2003 looks at the hardware here.
     """
 
 
 @observer
 def machine_stopped(machine: Machine) -> None:
-    """The machine will run no more. Account for what is still open."""
+    """The machine will run no more: the place to account for what is still open.
+
+    Called once, after the last event and before the workload measures. A machine that crashed and was
+    restarted is not stopped: see `bug_checked`. 2003: nobody listens.
+    """

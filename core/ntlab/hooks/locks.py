@@ -1,4 +1,8 @@
-"""What a contended spinlock asks."""
+"""What a contended spinlock asks.
+
+Times are ns. Spinning is counted as running: a waiter whose processor is taken away, as a virtual one is,
+does not spin meanwhile. Whoever holds or waits for a spinlock is at raised IRQL and is not preempted.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,32 @@ if TYPE_CHECKING:
 
 @hookspec(firstresult=True)
 def spin_limit(lock: SpinLock, thread: Thread) -> int | None:
-    """How long (ns of running, positive) a waiter spins before `spun_long` is called; again after each time.
+    """How long a waiter spins before `spun_long` is called, ns of running, 1 and more.
 
-    None everywhere: it spins until it has the lock. 2003: nobody answers.
+    Asked when a thread begins to wait for a lock that is taken, and again after each `spun_long`. None
+    everywhere, as in 2003: it spins until it has the lock.
     """
 
 
 @observer
 def spun_long(lock: SpinLock, thread: Thread) -> None:
-    """A waiter has spun for its `spin_limit` and still waits."""
+    """A waiter has spun for its `spin_limit` and still waits: the moment to tell a hypervisor.
+
+    Called while the waiter runs. 2003: nobody listens.
+    """
 
 
 @observer
 def lock_acquired(lock: SpinLock, thread: Thread, waited: int) -> None:
-    """A thread has a lock, `waited` ns after it asked for it."""
+    """A thread has a lock, `waited` ns after it asked for it; 0 where it was free.
+
+    Called before the thread goes on. 2003: nobody listens.
+    """
 
 
 @observer
 def lock_released(lock: SpinLock, thread: Thread, held: int) -> None:
-    """A thread has released a lock that it held for `held` ns."""
+    """A thread has released a lock that it held for `held` ns.
+
+    Called before the lock passes to a waiter. 2003: nobody listens.
+    """

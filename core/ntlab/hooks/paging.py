@@ -12,23 +12,26 @@ from typing import TYPE_CHECKING
 from ntlab.hooks.markers import hookspec
 
 if TYPE_CHECKING:
+    from ntlab.machine.machine import Machine
     from ntlab.machine.paging import Paging
     from ntlab.machine.policy import PagingPolicy
 
 
 @hookspec(firstresult=True)
-def paging_policy(machine: object) -> PagingPolicy | None:
-    """The fixed rules of paging: the file and the writer's thresholds. Asked once at boot.
+def paging_policy(machine: Machine) -> PagingPolicy | None:
+    """The fixed rules of paging: the file and the writer's thresholds.
 
-    None everywhere: there is no paging file. 2003: one, with the thresholds of the books.
+    Asked once, while the machine is put together: it has its memory. 2003: a file of 1 GiB, with the
+    thresholds of the books. None everywhere: there is no paging file, and nothing else here is asked.
     """
 
 
 @hookspec(firstresult=True)
-def write_cluster_limit(machine: object) -> int | None:
-    """The most pages that one paging write may hold, at least 1. Asked once at boot.
+def write_cluster_limit(machine: Machine) -> int | None:
+    """The most pages that one paging write may hold, 1 and more, and no more than the file has.
 
-    2003: 16, since the I/O system splits at 64 KB. None everywhere: 16.
+    Asked once, after `paging_policy`. 2003: 64 KiB, since the I/O system splits there: 16 pages. None
+    everywhere: 16.
     """
 
 
@@ -36,24 +39,26 @@ def write_cluster_limit(machine: object) -> int | None:
 def write_cluster(paging: Paging, head: int, limit: int) -> Sequence[int] | None:
     """Which pages go out together with `head`, the oldest of the modified list.
 
-    Up to `limit`, head among them, all on the modified list, none twice. They go into the file in the order
-    given. 2003 (and None everywhere): the first `limit` of the list, in list order.
+    Asked before each paging write. Up to `limit` pages, head among them, all on the modified list, none
+    twice; they go into the file in the order given. None everywhere, as in 2003: the first `limit` of the
+    list, in list order.
     """
 
 
 @hookspec(firstresult=True)
 def place_cluster(paging: Paging, pages: Sequence[int]) -> tuple[int, int] | None:
-    """Where in the file the pages go: (first slot, how many of them fit), in one free run.
+    """Where in the file the pages go: the first slot, and how many of them go there, in one free run.
 
-    The rest stay on the list. 2003 (and None everywhere): the first free run that fits all; if none does,
-    the longest there is, for as many as it holds.
+    Asked after `write_cluster`. The rest stay on the list. None everywhere, as in 2003: the first free run
+    that fits all; if none does, the longest there is, for as many as it holds.
     """
 
 
 @hookspec(firstresult=True)
 def read_cluster(paging: Paging, page: int) -> int | None:
-    """The most pages that may be read with a faulting page, itself included; at least 1.
+    """The most pages that may be read with a faulting page, itself included; 1 and more.
 
-    Read are only neighbours in the address space that are neighbours in the file too. 2003: 16, since the
-    I/O system splits at 64 KB. None everywhere: 1.
+    Asked at each fault on a page that is in the file only. Read are only neighbours in the address space that
+    are neighbours in the file too. 2003: 64 KiB, since the I/O system splits there: 16 pages. None
+    everywhere: 1.
     """

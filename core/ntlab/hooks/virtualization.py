@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 @hookspec(firstresult=True)
 def spin_attempts(partition: Partition) -> int | None:
-    """How often a guest is told to try a spinlock before it makes a long spin wait hypercall.
+    """How often a guest is told to try a spinlock before it makes a long spin wait hypercall, 1..0xFFFFFFFF.
 
     Asked when a child partition is created; the guest reads it as `partition.spin_attempts` (CPUID leaf
-    0x40000004, EBX). 1..0xFFFFFFFF. None everywhere: 0xFFFFFFFF, never.
+    0x40000004, EBX). None everywhere, as in 2003, which has no hypervisor: 0xFFFFFFFF, never.
     """
 
 
 @hookspec(firstresult=True)
 def long_spin_wait(vp: VirtualProcessor, spins: int) -> Yield | None:
-    """A guest says that a virtual processor has tried a spinlock `spins` times; its hypercall is done.
+    """What to do when a guest says that a virtual processor has tried a spinlock `spins` times.
 
-    `Yield()` ends the processor's turn, `Yield(to=other)` in favour of another one that waits for a logical
-    processor. None: nothing, for the hypercall is advisory.
+    Asked when the hypercall is made. `Yield()` ends the virtual processor's turn, `Yield(to=other)` in favour
+    of another one that waits for a logical processor. None everywhere, as in 2003: nothing, for the hypercall
+    is advisory.
     """

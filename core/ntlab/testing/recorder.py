@@ -143,22 +143,21 @@ class Recorder:
         return dict(sorted(count.items()))
 
     def _events(self, name: str) -> list[EventType]:
-        own = [event for event in known_types() if self._is_own(event)]
-        found = [
-            event
-            for event in own
-            if fnmatchcase(event.name, name) or fnmatchcase(f"{event.provider}/{event.name}", name)
-        ]
+        own = {event: plain for event in known_types() if (plain := self._name(event)) is not None}
+        found = [e for e, plain in own.items() if fnmatchcase(e.name, name) or fnmatchcase(plain, name)]
         if not found:
             raise UnknownNameError("event", name, {event.name for event in own})
         return found
 
-    def _is_own(self, event: EventType) -> bool:
-        """Whether it is of this machine. A host and its child partitions share a tracer."""
-        machine = self.machine
+    def _name(self, event: EventType) -> str | None:
+        """PROVIDER/NAME of an event of this machine; None for another's. A host and its guests share a
+        tracer, in which a guest's providers begin with its name."""
+        machine, name = self.machine, f"{event.provider}/{event.name}"
         if machine.partition is not None:
-            return event.provider.startswith(f"{machine.name}/")
-        return not any(event.provider.startswith(f"{child.name}/") for child in machine.partitions.children)
+            mine = f"{machine.name}/"
+            return name.removeprefix(mine) if name.startswith(mine) else None
+        guests = tuple(f"{child.name}/" for child in machine.partitions.children)
+        return None if name.startswith(guests) else name
 
     def _test(self, field: str, value: Any) -> Callable[[Any], bool]:
         if field.endswith("tid"):

@@ -105,6 +105,17 @@ def test_what_is_wrong_with_one_does_not_hinder_the_others(
     assert "cannot be had" in repr(profile_list())
 
 
+def test_a_profile_must_not_call_itself_otherwise(use_distributions: Use, tmp_path: Path) -> None:
+    folder = bring(tmp_path, "ntlab-acme", {"acme-1": 3, "acme-2": 3})
+    for number in (1, 2):
+        file = folder / "ntlab_acme" / "machines" / f"acme-{number}.toml"
+        file.write_text('name = "acme-1"\n' + file.read_text())
+    use_distributions(folder)
+    assert load("acme-1").freeze().name == "acme-1"
+    with pytest.raises(TopologyError, match=r"acme-2.toml: name is 'acme-1'; expected 'acme-2'"):
+        load("acme-2")
+
+
 def test_a_module_that_is_not_there_at_all(use_distributions: Use, tmp_path: Path) -> None:
     write_distribution(tmp_path, "ntlab-acme", hardware={"acme": "nowhere.machines"}, modules={})
     use_distributions(tmp_path)

@@ -42,7 +42,11 @@ class Profile:
             raise TopologyError(self.mistake, where=f"hardware {self.name!r}")
         from ntlab.topology import profile
 
-        return profile.read(self.path)
+        topology = profile.read(self.path)
+        if topology.name != self.name:
+            # Results and plugins would take it for another machine than was asked for.
+            raise TopologyError(f"name is {topology.name!r}", where=str(self.path), expected=repr(self.name))
+        return topology
 
 
 def profiles() -> dict[str, Profile]:

@@ -31,6 +31,7 @@ Section = tuple[UUID, bytes]
     ledger=("E3",),
     requires=("whea",),
     workloads=(Wear,),
+    neutral={"platforms": []},
 )
 class ContosoPshed:
     """Answers None, or what the default says, on every machine that is not Contoso's."""

@@ -232,12 +232,12 @@ def test_arms_by_name(ablate: Make) -> None:
     [
         ("a", ("a", None)),
         ("a+b", ("a+b", None)),
-        ("a.size=1,2", ("a.size", (1, 2))),
-        ("a.size = 64 KiB, 1 MiB", ("a.size", ("64 KiB", "1 MiB"))),
-        ("a.list=[1, 2],[3]", ("a.list", ([1, 2], [3]))),
-        ('a.text="x,y","z"', ("a.text", ("x,y", "z"))),
-        ("a.on=false,true", ("a.on", (False, True))),
-        ("a.style=plain,fancy", ("a.style", ("plain", "fancy"))),
+        ("a.size=1,2", ("a.size", [1, 2])),
+        ("a.size = 64 KiB, 1 MiB", ("a.size", ["64 KiB", "1 MiB"])),
+        ("a.list=[1, 2],[3]", ("a.list", [[1, 2], [3]])),
+        ('a.text="x,y","z"', ("a.text", ["x,y", "z"])),
+        ("a.on=false,true", ("a.on", [False, True])),
+        ("a.style=plain,fancy", ("a.style", ["plain", "fancy"])),
     ],
 )
 def test_factors_are_read(text: str, read: Any) -> None:
@@ -266,8 +266,8 @@ def test_a_fraction_of_six_factors(ablate: Make) -> None:
         assert (one.shapley, one.share, one.aliases) == (None, None, ())
     assert fraction.interactions == full.interactions
     assert fraction.whole == full.whole
-    assert "32 combinations are a fraction of resolution VI:" in repr(fraction)
-    assert "no interaction of two" in repr(fraction)
+    assert fraction.tables()[2].title == "32 combinations are a fraction of resolution VI"
+    assert "each average           interactions of 5 factors or more" in repr(fraction)
 
 
 def test_what_a_small_fraction_cannot_tell_is_said(ablate: Make) -> None:
@@ -280,19 +280,34 @@ def test_what_a_small_fraction_cannot_tell_is_said(ablate: Make) -> None:
         assert one.main.mean == other.main.mean + mixed
         assert (one.alone, one.last) == (other.alone, other.last)
     (left,) = fraction.interactions  # what is no alias of a factor
-    assert left.effect.mean == sum(truth[frozenset(some)] for some in (left.factors, *left.aliases))
+    pairs = [frozenset(some) for some in (left.factors, *left.aliases) if len(some) == 2]
+    assert left.effect.mean == sum(truth[pair] for pair in pairs)
     (shown,) = [table for table in fraction.tables() if "resolution III" in table.title]
-    assert [row[1].count(" / 2") for row in shown.rows] == [len(one.aliases) for one in fraction.factors]
+    assert [row[1].count(" / 2") for row in shown.rows[:-2]] == [len(one.aliases) for one in fraction.factors]
 
 
 def test_interactions_that_are_mixed_are_shown_once(ablate: Make) -> None:
     full, fraction = ablate(PAIRS, **SIX), ablate(PAIRS, **SIX, runs=14 + 16)
     assert fraction.to_json()["ablation"]["design"]["resolution"] == 4
     truth = {frozenset(one.factors): one.effect.mean for one in full.interactions}
-    seen = [frozenset(some) for one in fraction.interactions for some in (one.factors, *one.aliases)]
-    assert len(seen) == len(set(seen)) == 15
     for one in fraction.interactions:
         assert one.effect.mean == sum(truth[frozenset(some)] for some in (one.factors, *one.aliases))
+    seen = [frozenset(some) for one in fraction.interactions for some in (one.factors, *one.aliases)]
+    assert len(seen) == len(set(seen)) == 15
+
+
+def test_resolution_five_does_not_tell_an_interaction_of_three_from_one_of_two(ablate: Make) -> None:
+    asked = {**SIX, "factors": ["a.size", "b.size", "f.size", "f.more", "workload.n+g.size"]}
+    fraction = ablate("1000 * a * b * f", **asked, runs=12 + 16)
+    assert fraction.to_json()["ablation"]["design"]["resolution"] == 5
+    triple = {"a.size", "b.size", "f.size"}
+    (mixed,) = [one for one in fraction.interactions if triple.isdisjoint(one.factors)]
+    assert mixed.factors == ("f.more", "workload.n + g.size")
+    assert [set(alias) for alias in mixed.aliases] == [triple]
+    full = ablate("1000 * a * b * f", **asked, order=3)
+    truth = {frozenset(one.factors): one.effect.mean for one in full.interactions}
+    assert mixed.effect.mean == truth[frozenset(mixed.factors)] + truth[frozenset(triple)] / 2 != 0
+    assert "more x workload.n + g.size + a.size x b.size x f.size / 2" in repr(fraction)
 
 
 # Runs and results
@@ -389,7 +404,10 @@ def test_it_reads_well(ablate: Make) -> None:
         ({"factors": ["a.size"]}, r"--factor: 'a.size' is the same in both arms; expected a.size=OFF,ON"),
         ({"factors": ["workload.n"]}, r"'workload.n' is the same in both arms; expected workload.n=OFF,ON"),
         ({"factors": ["hardware"]}, r"'hardware' is the same in both arms; expected hardware=OFF,ON"),
-        ({"factors": ["a.size=1"]}, r"--factor: 'a.size=1' has 1 levels; expected NAME=OFF,ON"),
+        ({"factors": ["a.size=1"]}, r"--factor: 'a.size' has 1 levels; expected a.size=OFF,ON"),
+        ({"factors": {"a.size": (1, 2, 3)}}, r"--factor: 'a.size' has 3 levels"),
+        ({"factors": ["workload"]}, r"--factor: unknown factor 'workload'"),
+        ({"factors": ["hardware=uni,uni"]}, r"--factor: 'hardware' is uni in both"),
         ({"factors": ["a.size=1,1"]}, r"--factor: 'a.size' is 1 in both; expected two levels that differ"),
         ({"factors": ["a.size=1,no"]}, r"--factor: a.size: 'no' is of the wrong kind"),
         ({"factors": ["a.sice=1,2"]}, r"--factor: a.sice: unknown option 'sice'"),
@@ -461,6 +479,20 @@ def test_a_combination_that_raises_is_named(ablate: Make, jobs: int) -> None:
 def test_options_that_do_not_go_together(ablate: Make) -> None:
     with pytest.raises(UserError, match=r"a: 3 is not ugly \(seed 1, with a.size on\)"):
         ablate("a", "a = { size = 3 }", "a = { style = 'ugly' }")
+
+
+def test_factors_that_need_each_other(ablate: Make) -> None:
+    # c requires b, and d needs a gone.
+    told = r"--factor: 'b \+ d' and 'c \+ a' need each other; expected --factor b\+d\+c\+a, to switch"
+    with pytest.raises(UserError, match=told):
+        ablate("a", "b = {}, c = {}, d = {}", "a = {}", factors=["b+d", "c+a"])
+
+
+def test_a_plugin_that_others_in_both_arms_require(ablate: Make) -> None:
+    with pytest.raises(
+        UserError, match=r"with nothing on: plugin 'c' requires plugin 'b', which is not used"
+    ):
+        ablate("b", "b = {}, c = {}", "b = {}, c = {}", factors=["b"])
 
 
 def test_neutral_options_that_are_not(ablate: Make) -> None:

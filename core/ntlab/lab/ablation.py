@@ -31,7 +31,7 @@ from ntlab.lab.tables import format_estimate, format_signed
 
 _WORKLOAD, _HARDWARE = "workload", "hardware"
 
-Levels = tuple[Any, Any]
+Levels = Sequence[Any]
 """What a factor's option is when it is off, and when it is on."""
 
 
@@ -151,13 +151,12 @@ def parse_factor(text: str) -> tuple[str, Levels | None]:
     name = name.strip()
     if not equals:
         return name, None
+    levels: Sequence[Any]
     try:
         levels = tomllib.loads(f"levels = [{values}]")["levels"]
     except tomllib.TOMLDecodeError:
         levels = [_toml_or_text(value.strip()) for value in values.split(",")]
-    if len(levels) != 2:
-        raise UserError(f"{text!r} has {len(levels)} levels", where="--factor", expected="NAME=OFF,ON")
-    return name, (levels[0], levels[1])
+    return name, levels
 
 
 def _toml_or_text(text: str) -> Any:
@@ -194,35 +193,32 @@ class _Choice:
         return tuple(found)
 
     def _take(self, name: str, levels: Levels | None) -> Change:
-        change = self._left.pop(name, None)
         if levels is None:
-            return self._plugin(name) if change is None else change
+            return self._left.pop(name) if name in self._left else self._plugin(name)
+        if len(levels) != 2:
+            raise UserError(f"{name!r} has {len(levels)} levels", where="--factor", expected=f"{name}=OFF,ON")
+        self._left.pop(name, None)
         owner, _, option = name.rpartition(".")
-        if name == _HARDWARE:
-            return Change(_HARDWARE, "", *levels)
-        if not owner:
+        if not owner and name != _HARDWARE:
             raise UserError(f"{name!r} takes no levels", where="--factor", expected="PLUGIN.OPTION=OFF,ON")
-        off, on = (self._written(owner, option, level) for level in levels)
+        off, on = levels if name == _HARDWARE else (self._written(owner, option, level) for level in levels)
         if off == on:
             raise UserError(f"{name!r} is {off} in both", where="--factor", expected="two levels that differ")
-        return Change(owner, option, off, on)
+        return Change(owner or name, option if owner else "", off, on)
 
     def _plugin(self, name: str) -> Change:
         """A plugin in which the arms do not differ: it is off where it is not used."""
         if name in self._known:
             raise UserError(f"{name!r} is asked for twice", where="--factor")
-        if "." in name or name in (_WORKLOAD, _HARDWARE):
-            if name.partition(".")[0] in (_WORKLOAD, _HARDWARE, *self._full.plugins):
-                raise UserError(
-                    f"{name!r} is the same in both arms", where="--factor", expected=f"{name}=OFF,ON"
-                )
-            raise UnknownNameError("factor", name, [*self._known, *self._registry.names()], where="--factor")
-        if name not in self._registry.names():
-            raise UnknownNameError("factor", name, [*self._known, *self._registry.names()], where="--factor")
-        options = self._full.plugins.get(name)
-        if options is None:
-            options = options_written(self._registry.plugin(name).info.cls())
-        return Change(name, "", None, options)
+        if name in self._registry.names():
+            options = self._full.plugins.get(name)
+            if options is None:
+                options = options_written(self._registry.plugin(name).info.cls())
+            return Change(name, "", None, options)
+        if name == _HARDWARE or name.rpartition(".")[0] in (_WORKLOAD, *self._full.plugins):
+            what = f"{name!r} is the same in both arms"
+            raise UserError(what, where="--factor", expected=f"{name}=OFF,ON")
+        raise UnknownNameError("factor", name, [*self._known, *self._registry.names()], where="--factor")
 
     def _written(self, owner: str, option: str, value: Any) -> Any:
         """A level that the user gives, checked and in the form in which arms hold it."""
@@ -329,6 +325,15 @@ class Plan:
         digits = arm.removeprefix("c_")
         return [factor.name for factor, digit in zip(self.factors, digits, strict=False) if digit == "1"]
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """The factors' names, without the plugin's where they differ without it."""
+        short = {factor.name: factor.name.rpartition(".")[2] for factor in self.factors}
+        return {
+            name: label if list(short.values()).count(label) == 1 and "+" not in name else name
+            for name, label in short.items()
+        }
+
     def names(self, factors: Iterable[int]) -> list[str]:
         return [self.factors[at].name for at in factors]
 
@@ -414,7 +419,7 @@ def plan(
 @attrs.frozen(kw_only=True)
 class FactorEffect:
     """What a factor does. `shapley`, and its `share` of the whole effect, are None for a fraction; the share
-    also where the whole may be 0. `aliases` cannot be told from `main`."""
+    also where the whole may be 0. `main` includes half of each of the `aliases`, interactions of two."""
 
     factor: Factor
     needs: tuple[str, ...]
@@ -443,7 +448,8 @@ class FactorEffect:
 
 @attrs.frozen(kw_only=True)
 class Interaction:
-    """What factors do together, beyond what they do apart. `aliases` cannot be told from it."""
+    """What factors do together, beyond what they do apart. `effect` includes the `aliases`: others of as many
+    factors, and half of those of one more."""
 
     factors: tuple[str, ...]
     effect: Estimate
@@ -540,11 +546,13 @@ class Ablation(Result):
         for size in range(2, self.plan.order + 1):
             for some in combinations(design.factors, size):
                 weights = design.interaction(some)
-                if weights and all(len(alias) > 1 and alias > some for alias in self._alias_sets(some)):
+                first = all((len(alias), alias) > (size, some) for alias in self._alias_sets(some))
+                if weights and first:
                     yield some, weights
 
     def _alias_sets(self, some: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return self.plan.design.aliases(some, 2) if isinstance(self.plan.design, Fraction) else []
+        design = self.plan.design
+        return design.aliases(some, len(some) + 1) if isinstance(design, Fraction) else []
 
     def _aliases(self, some: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(self.plan.names(alias)) for alias in self._alias_sets(some))
@@ -641,22 +649,29 @@ class Ablation(Result):
         design = self.plan.design
         if not isinstance(design, Fraction):
             return []
-        title = (
-            f"{len(design.points)} combinations are a fraction of resolution {_roman(design.resolution)}: "
-            f"a factor's average is mixed with interactions of {design.resolution - 1} factors or more"
-        )
         rows = [
-            [found.factor.name, " + ".join(f"{_times(alias)} / 2" for alias in found.aliases)]
-            for found in self.factors
-            if found.aliases
+            [self.plan.labels[one.factor.name], self._mixed((), one.aliases)]
+            for one in self.factors
+            if one.aliases
         ]
-        return [
-            Shown(["its average", "includes"], rows or [["of each factor", "no interaction of two"]], title)
+        rows.append(["each average", f"interactions of {design.resolution - 1} factors or more"])
+        rows.append(["each interaction of 2", f"those of {max(design.resolution - 2, 2)} or more"])
+        title = f"{len(design.points)} combinations are a fraction of resolution {_roman(design.resolution)}"
+        return [Shown(["in", "is included"], rows, title)]
+
+    def _mixed(self, names: Sequence[str], aliases: Iterable[Sequence[str]]) -> str:
+        """An interaction and its aliases, each as often as it counts: "a x b + c x d + e x f x g / 2"."""
+        label = self.plan.labels
+        own = [" x ".join(label[name] for name in names)] if names else []
+        others = [
+            " x ".join(label[name] for name in some) + (" / 2" if len(some) > max(len(names), 1) else "")
+            for some in aliases
         ]
+        return " + ".join(own + others)
 
     def _interactions_table(self) -> list[Shown]:
         rows = [
-            [" + ".join(map(_times, (found.factors, *found.aliases))), format_signed(found.effect, self.unit)]
+            [self._mixed(found.factors, found.aliases), format_signed(found.effect, self.unit)]
             for found in sorted(self.interactions, key=lambda found: -abs(found.effect.mean))
             if found.effect.low != 0 or found.effect.high != 0
         ]
@@ -693,10 +708,6 @@ class Check:
                 f"with its neutral options it changes the arm {self._plan.base!r}",
                 plugin=" or ".join(self._plan.split),
             )
-
-
-def _times(names: Sequence[str]) -> str:
-    return " x ".join(names)
 
 
 def _roman(number: int) -> str:

@@ -129,6 +129,11 @@ KINDS = (
     + [("wrap", kind) for kind in WRAPS]
     + [("wrap", "second on error")]
 )
+BREACHES = {
+    "never yields", "yields twice", "yields on close", "second on error",
+    "replaces result", "forgets result", "swallows",
+}  # fmt: skip
+"""What wrappers do that the mode "checked" takes for a breach (a list hook's result must stay a list)."""
 CODES = len(KINDS) * len(ORDERS) * len(ARGUMENTS)
 
 
@@ -184,7 +189,7 @@ def test_bound_hooks_do_what_pluggy_does(codes):
         }
         plugins.append(SimpleNamespace(**made))
     manager = manager_of(*plugins)
-    direct, plain = bind(manager, mode="direct"), bind(manager, mode="plain")
+    direct, plain, checked = (bind(manager, mode=mode) for mode in ("direct", "plain", "checked"))
 
     for hook, own in zip(("listed", "first", "told"), codes, strict=True):
         if not own:
@@ -194,6 +199,11 @@ def test_bound_hooks_do_what_pluggy_does(codes):
         expected = outcome_of(lambda: getattr(manager.hook, hook)(**VALUES), log)  # noqa: B023
         got = outcome_of(lambda: getattr(direct, hook)(*VALUES.values()), log)  # noqa: B023
         looped = outcome_of(lambda: getattr(plain, hook)(*VALUES.values()), log)  # noqa: B023
+        watched = outcome_of(lambda: getattr(checked, hook)(*VALUES.values()), log)  # noqa: B023
+        if not BREACHES.intersection(KINDS[code % len(KINDS)][1] for code in own):
+            if hook != "told" or "raised" in (expected[0][0], watched[0][0]):
+                assert watched[0][:3] == expected[0][:3]
+            assert watched[1] == expected[1]
         if hook == "told":  # what an observer gives back is nobody's business: only calls and errors count
             expected, got, looped = (
                 (outcome if outcome[0] == "raised" else None, calls)

@@ -90,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         subject.add_argument(
             "--hooks",
             metavar="MODE",
-            help="direct, or plain: through pluggy's own loop (default: NTLAB_HOOKS, else direct)",
+            help="direct; plain: through pluggy's own loop; checked: answers and the machine are checked "
+            "(default: NTLAB_HOOKS, else direct)",
+        )
+        subject.add_argument(
+            "--check", action="store_const", const="checked", dest="hooks", help="the same as --hooks checked"
         )
 
     claims = command("claims", _claims, "Run the shipped experiments and judge their claims.")

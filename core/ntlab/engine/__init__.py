@@ -1,6 +1,17 @@
 """Time: one queue of events in one total order, and named random streams. Imports nothing else of ntlab."""
 
+from ntlab.engine.checked import CheckedEngine
 from ntlab.engine.loop import FOREVER, INTERRUPT, NORMAL, REPORT, Engine, Event
-from ntlab.engine.streams import Streams
+from ntlab.engine.streams import Streams, WatchedStreams
 
-__all__ = ["FOREVER", "INTERRUPT", "NORMAL", "REPORT", "Engine", "Event", "Streams"]
+__all__ = [
+    "FOREVER",
+    "INTERRUPT",
+    "NORMAL",
+    "REPORT",
+    "CheckedEngine",
+    "Engine",
+    "Event",
+    "Streams",
+    "WatchedStreams",
+]

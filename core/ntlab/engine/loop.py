@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from heapq import heapify, heappop, heappush, heapreplace
 from types import GeneratorType
 from typing import Any
@@ -38,12 +39,17 @@ NORMAL = 1
 REPORT = 2
 """Class of measurements: they see an instant when all else at it is done."""
 
+BATCH = 1 << 10
+"""Events between two calls of `idle_work`: what they record is still in the processor's cache then."""
+EVENTS_AT_ONE_INSTANT = 1_000_000
+"""More of them, and time will not go on by itself."""
+
 
 class Engine:
     """A clock and the queue of what will happen.
 
     `now` is the present time in ns; `events` counts the actions called so far. `idle_work`, if set, is
-    called every thousand events, between two of them: the tracer empties its buffer there.
+    called every `batch` events, between two of them: the tracer empties its buffer there.
     """
 
     __slots__ = (
@@ -53,16 +59,16 @@ class Engine:
         "_running",
         "_special",
         "_times",
+        "batch",
         "events",
         "idle_work",
         "now",
     )
 
-    BATCH = 1 << 10  # what has been recorded since the last one is still in the processor's cache
-
     def __init__(self) -> None:
         self.now = 0
         self.events = 0
+        self.batch = BATCH
         self.idle_work: Callable[[], None] | None = None
         self._times: list[int] = []  # a heap of the keys of _events
         self._events: dict[int, Any] = {}  # by time, the NORMAL ones: an event, or a deque of them
@@ -196,7 +202,8 @@ class Engine:
         """Let events happen up to and including `until` ns (or until there are none). Returns `now`.
 
         Afterwards `now` is `until`, if that was given. An action's exception leaves the engine at the
-        instant of that action, with all other events in place.
+        instant of that action, with all other events in place. Raises SimulationError where events go on
+        and on at one instant.
         """
         if self._running:
             raise SimulationError("the engine is already running: an action may not call run()")
@@ -204,8 +211,13 @@ class Engine:
             raise SimulationError(f"cannot run until {until} ns, in the past of {self.now} ns")
         self._running = True
         idle_work = self.idle_work
+        instant, before = self.now, self.events
         try:
             while self._run_batch(FOREVER if until is None else until):
+                if self.now != instant:
+                    instant, before = self.now, self.events
+                elif self.events - before > EVENTS_AT_ONE_INSTANT:
+                    raise SimulationError(self._endless())
                 if idle_work is not None:
                     idle_work()
         finally:
@@ -217,13 +229,13 @@ class Engine:
         return self.now
 
     def _run_batch(self, until: int) -> bool:
-        """Let about a thousand events happen. Returns whether there are more."""
+        """Let `batch` events happen. Returns whether there are more."""
         times, events, special = self._times, self._events, self._special
         pop, push, replace, get, put = heappop, heappush, heapreplace, events.get, events.setdefault
         self._sweep()
         done = dead = 0
         try:
-            for done in range(self.BATCH):  # noqa: B007  (counts events, also when an action raises)
+            for done in range(self.batch):  # noqa: B007  (counts events, also when an action raises)
                 if not times:
                     return False
                 time = times[0]
@@ -264,6 +276,8 @@ class Engine:
                     if last:
                         pop(times)
                     continue
+                if delay < 0:
+                    raise SimulationError(_into_the_past(action, delay))
                 again = time + delay
                 found = put(again, event)
                 if found is event:
@@ -278,7 +292,7 @@ class Engine:
                     found.append(event)
                 if last:
                     pop(times)
-            done = self.BATCH
+            done = self.batch
             return True
         finally:
             self.events += done - dead
@@ -313,7 +327,34 @@ class Engine:
             _end_process(action)
             return
         if delay is not None and event[0] is not None:
+            if delay < 0:
+                raise SimulationError(_into_the_past(action, delay))
             self._insert(time + delay, event, order)
+
+    def _endless(self) -> str:
+        now = [event for time, event in self._scheduled() if time == self.now]
+        next_one = f": {described(now[0][0])} is called next" if now else ""
+        return (
+            f"{EVENTS_AT_ONE_INSTANT} events happened at {self.now} ns, and time does not go on{next_one}; "
+            "an action that schedules itself, or returns a delay, needs one of 1 ns or more"
+        )
+
+
+def described(action: Callable[[Any], Any]) -> str:
+    """The name of an action, with its module."""
+    while isinstance(action, partial):
+        action = action.func
+    subject = getattr(action, "__self__", None)
+    if isinstance(subject, GeneratorType):
+        return f"the process {subject.__qualname__}"
+    name = getattr(action, "__qualname__", type(action).__qualname__)
+    return f"{getattr(action, '__module__', type(action).__module__)}.{name}"
+
+
+def _into_the_past(action: Callable[[Any], Any], delay: object) -> str:
+    return (
+        f"{described(action)} returned {delay!r}; expected None, or the ns until it happens again, 0 or more"
+    )
 
 
 def _end_process(action: Callable[[Any], Any]) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from types import ModuleType
 
 from ntlab.hooks.binding import BoundHooks, HookManager, Mode, bind, blame, implementations
-from ntlab.hooks.markers import hookimpl, hookspec, observer, since
+from ntlab.hooks.checked import Watch
+from ntlab.hooks.contracts import Contract, contract_of
+from ntlab.hooks.markers import expects, hookimpl, hookspec, observer, since
 
 __all__ = [
     "BoundHooks",
+    "Contract",
     "HookManager",
     "Mode",
+    "Watch",
     "bind",
     "blame",
+    "contract_of",
+    "expects",
     "hookimpl",
     "hookspec",
     "implementations",

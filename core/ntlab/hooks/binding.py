@@ -11,8 +11,9 @@ that remains. With two plugins that answer a first-result hook it is
         return ntlab_ws2003_choose_processor(thread)
 
 Results, order and exceptions are pluggy's own (`tests/core/test_binding.py` compares them on random sets of
-plugins); `mode="plain"` goes through pluggy's loop instead, to compare whole runs. What pluggy offers
-and a bound hook cannot keep (historic hooks, old-style wrappers, defaults) is refused before a run starts.
+plugins); `mode="plain"` goes through pluggy's loop instead, to compare whole runs; `mode="checked"` checks
+every answer on its way (`ntlab.hooks.checked`). What pluggy offers and a bound hook cannot keep (historic
+hooks, old-style wrappers, defaults) is refused before a run starts.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ import inspect
 import linecache
 import re
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import pluggy
 
 from ntlab.errors import PluginError, UnknownNameError
+from ntlab.hooks.checked import Implementation, Watch, checked
 from ntlab.hooks.markers import PROJECT, is_observer
 
-Mode = Literal["direct", "plain"]
+Mode = Literal["direct", "plain", "checked"]
 Call: TypeAlias = Callable[..., Any]
 Wrapper: TypeAlias = Generator[None, Any, Any]
 
@@ -109,9 +111,17 @@ class BoundHooks:
         raise AttributeError(str(UnknownNameError("hook", name, self.__dict__)), name=name, obj=self)
 
 
-def bind(manager: HookManager, *, mode: Mode = "direct") -> BoundHooks:
-    """Freeze `manager` and bind each of its hooks. Raises PluginError where a plugin cannot be bound."""
-    binders = {"direct": _bind_direct, "plain": _bind_plain}
+def bind(manager: HookManager, *, mode: Mode = "direct", watch: Watch | None = None) -> BoundHooks:
+    """Freeze `manager` and bind each of its hooks. Raises PluginError where a plugin cannot be bound.
+
+    In the mode "checked", `watch` is told who is asked what.
+    """
+    watched = watch if watch is not None else Watch()
+    binders: dict[str, Callable[[pluggy.HookCaller], Call]] = {
+        "direct": lambda caller: _bind_direct(caller, caller.get_hookimpls()),
+        "plain": _bind_plain,
+        "checked": lambda caller: _bind_direct(caller, checked(caller, _specified_by(caller), watched)),
+    }
     if mode not in binders:
         raise UnknownNameError("hook mode", mode, binders)
     callers = _callers(manager)
@@ -174,7 +184,7 @@ def _callers(manager: pluggy.PluginManager) -> dict[str, pluggy.HookCaller]:
 
 def _check(caller: pluggy.HookCaller) -> None:
     assert caller.spec is not None
-    owner = _namespace_name(caller.spec.namespace)
+    owner = _specified_by(caller)
     if caller.is_historic():
         raise PluginError("a specification must not be historic", plugin=owner, hook=caller.name)
     for parameter in inspect.signature(caller.spec.function).parameters.values():
@@ -213,6 +223,10 @@ def _refuse_unknown_hooks(manager: HookManager, known: Mapping[str, pluggy.HookC
                 raise PluginError(what, plugin=implementation.plugin_name, hook=name)
 
 
+def _specified_by(caller: pluggy.HookCaller) -> str:
+    return _namespace_name(caller.spec.namespace) if caller.spec is not None else ""
+
+
 def _namespace_name(namespace: object) -> str:
     return getattr(namespace, "__name__", type(namespace).__name__)
 
@@ -233,12 +247,14 @@ def _bind_plain(caller: pluggy.HookCaller) -> Call:
     return tell if is_observer(caller.spec.function) else call
 
 
-def _bind_direct(caller: pluggy.HookCaller) -> Call:
+def _bind_direct(
+    caller: pluggy.HookCaller, implementations: Sequence[pluggy.HookImpl | Implementation]
+) -> Call:
     spec = caller.spec
     assert spec is not None
     observed = is_observer(spec.function)
     first_result = spec.opts["firstresult"]
-    in_order = caller.get_hookimpls()[::-1]
+    in_order = implementations[::-1]
     only = in_order[0]
     if (
         len(in_order) == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ntlab.hooks.markers import hookspec, observer
+from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
     from ntlab.machine.crashes import Crash
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 @hookspec(firstresult=True)
+@expects("each with an id of its own", lambda answer: len({each.id for each in answer}) == len(answer))
 def error_sources(machine: Machine) -> Sequence[ErrorSource] | None:
     """The error sources that the kernel listens to, each with an id of its own.
 
@@ -37,6 +38,7 @@ def hardware_error(machine: Machine, latched: LatchedError) -> bool | None:
 
 
 @hookspec
+@expects("addresses of 0 and more", lambda answer: all(address >= 0 for address, _ in answer))
 def crash_memory(machine: Machine, crash: Crash) -> Sequence[tuple[int, bytes]] | None:
     """Memory that belongs into the crash dump, as pairs of virtual address and bytes.
 

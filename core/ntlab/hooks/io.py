@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ntlab.hooks.markers import hookspec
+from ntlab.hooks.markers import expects, hookspec
 
 if TYPE_CHECKING:
     from ntlab.machine.io import IoRequest
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 CompletionPlan = Literal["apc", "port"]
 """How a request that is bound to a completion port ends. "apc": the issuing thread runs the final step, then
 the packet is queued. "port": the packet is queued, and whoever removes it does the final step."""
+
+
+def _a_processor(answer: int, request: IoRequest) -> bool:
+    return 0 <= answer < len(request.device.machine.processors)
 
 
 @hookspec(firstresult=True)
@@ -31,6 +35,7 @@ def io_policy(machine: Machine) -> IoPolicy | None:
 
 
 @hookspec
+@expects("bytes, 1 or more", lambda answer: answer >= 1)
 def max_transfer(request: IoRequest) -> int | None:
     """The most bytes that the device can move for that request in one go, 1 and more.
 
@@ -40,6 +45,7 @@ def max_transfer(request: IoRequest) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("a processor of the machine", _a_processor)
 def interrupt_processor(request: IoRequest) -> int | None:
     """The number of the processor that takes the interrupt of a device that has finished a request.
 
@@ -49,6 +55,7 @@ def interrupt_processor(request: IoRequest) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("a processor of the machine", _a_processor)
 def dpc_processor(request: IoRequest, interrupted: int) -> int | None:
     """The number of the processor that completes a request by a DPC. `interrupted` took the interrupt.
 

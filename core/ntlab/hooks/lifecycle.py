@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ntlab.hooks.markers import hookspec, observer
+from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
 
 
 @hookspec(firstresult=True)
+@expects('"x86", "x64" or "ia64"', lambda answer: answer in ("x86", "x64", "ia64"))
 def architecture(machine: Machine) -> str | None:
     """Which kernel is installed: "x86", "x64" or "ia64".
 

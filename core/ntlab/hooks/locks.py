@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ntlab.hooks.markers import hookspec, observer
+from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
     from ntlab.machine.locks import SpinLock
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @hookspec(firstresult=True)
+@expects("ns, 1 or more", lambda answer: answer >= 1)
 def spin_limit(lock: SpinLock, thread: Thread) -> int | None:
     """How long a waiter spins before `spun_long` is called, ns of running, 1 and more.
 

@@ -1,8 +1,9 @@
-"""The marks of a hook: `hookspec` and `observer` on a specification, `hookimpl` on an implementation.
+"""The marks of a hook: `hookspec`, `observer`, `expects` on a specification, `hookimpl` on an implementation.
 
 class Specifications:
     @hookspec(firstresult=True)
-    def choose_processor(self, machine, thread): ...
+    @expects("an idle processor", lambda answer, idle: answer >= 0 and idle >> answer & 1)
+    def choose_processor(self, thread, idle) -> int | None: ...
 
     @observer
     def context_switched(self, machine, processor, thread): ...
@@ -38,6 +39,25 @@ def observer(function: F) -> F:
 def is_observer(function: Callable[..., Any]) -> bool:
     """Whether a specification was marked with `observer`."""
     return getattr(function, "ntlab_observer", False)
+
+
+def expects(text: str, test: Callable[..., object]) -> Callable[[F], F]:
+    """Say what an answer must be beyond its type: in words, and as a test that is true of a right answer.
+
+    The test's first argument is the answer, which is never None and fits the annotation; the others are
+    arguments of the specification, by name. Only the mode "checked" asks it.
+    """
+
+    def decorate(function: F) -> F:
+        function.ntlab_expects = (text, test)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def expectation_of(function: Callable[..., Any]) -> tuple[str, Callable[..., object]] | None:
+    """The words and the test that `expects` marked a specification with, or None."""
+    return getattr(function, "ntlab_expects", None)
 
 
 def since(version: str) -> Callable[[F], F]:

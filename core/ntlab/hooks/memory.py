@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ntlab.hooks.markers import hookspec, observer
+from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
     from ntlab.machine.memory import Memory, Region
     from ntlab.machine.policy import MemoryPolicy
     from ntlab.machine.threads import Thread
+
+
+def _distinct_nodes(answer: Sequence[int], memory: Memory) -> bool:
+    return len(set(answer)) == len(answer) and all(node in range(len(memory.nodes)) for node in answer)
 
 
 @hookspec(firstresult=True)
@@ -24,6 +28,7 @@ def memory_policy(machine: Machine) -> MemoryPolicy | None:
 
 
 @hookspec(firstresult=True)
+@expects("a node of the machine", lambda answer, thread: answer in range(thread.machine.tables.nodes))
 def allocation_node(thread: Thread, region: Region) -> int | None:
     """The home of pages that a running thread is about to get: the number of the node that is tried first.
 
@@ -33,6 +38,7 @@ def allocation_node(thread: Thread, region: Region) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("nodes of the machine, none twice", _distinct_nodes)
 def fallback_order(memory: Memory, home: int) -> Sequence[int] | None:
     """The numbers of the nodes to try, in this order, once `home` has no page available.
 

@@ -9,12 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ntlab.hooks.markers import hookspec
+from ntlab.hooks.markers import expects, hookspec
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
     from ntlab.machine.paging import Paging
     from ntlab.machine.policy import PagingPolicy
+
+
+def _a_cluster(answer: Sequence[int], paging: Paging, head: int, limit: int) -> bool:
+    pages = set(answer)
+    return head in pages and len(pages) == len(answer) <= limit and pages.issubset(paging.modified())
+
+
+def _free_slots(answer: tuple[int, int], paging: Paging, pages: Sequence[int]) -> bool:
+    first, count = answer
+    slots = range(first, first + count)
+    return (
+        0 <= count <= len(pages)
+        and (not slots or (first >= 0 and slots.stop <= paging.file.size))
+        and not any(slot in paging.file.owner_of for slot in slots)
+    )
 
 
 @hookspec(firstresult=True)
@@ -27,6 +42,7 @@ def paging_policy(machine: Machine) -> PagingPolicy | None:
 
 
 @hookspec(firstresult=True)
+@expects("pages, 1 or more", lambda answer: answer >= 1)
 def write_cluster_limit(machine: Machine) -> int | None:
     """The most pages that one paging write may hold, 1 and more, and no more than the file has.
 
@@ -36,6 +52,7 @@ def write_cluster_limit(machine: Machine) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("`head` and other pages of the modified list, up to `limit`, none twice", _a_cluster)
 def write_cluster(paging: Paging, head: int, limit: int) -> Sequence[int] | None:
     """Which pages go out together with `head`, the oldest of the modified list.
 
@@ -46,6 +63,7 @@ def write_cluster(paging: Paging, head: int, limit: int) -> Sequence[int] | None
 
 
 @hookspec(firstresult=True)
+@expects("free slots that follow on each other, no more than there are pages", _free_slots)
 def place_cluster(paging: Paging, pages: Sequence[int]) -> tuple[int, int] | None:
     """Where in the file the pages go: the first slot, and how many of them go there, in one free run.
 
@@ -55,6 +73,7 @@ def place_cluster(paging: Paging, pages: Sequence[int]) -> tuple[int, int] | Non
 
 
 @hookspec(firstresult=True)
+@expects("pages, 1 or more", lambda answer: answer >= 1)
 def read_cluster(paging: Paging, page: int) -> int | None:
     """The most pages that may be read with a faulting page, itself included; 1 and more.
 

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ntlab.hooks.markers import hookspec, observer
+from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
     from ntlab.machine.policy import SchedulerPolicy
     from ntlab.machine.processors import Processor, ReadyLevel
     from ntlab.machine.threads import Thread
+
+
+def _allowed(answer: int, thread: Thread) -> bool:
+    return 0 <= answer < len(thread.machine.processors) and bool(thread.affinity >> answer & 1)
+
+
+def _runnable(answer: Thread | Literal[False], processor: Processor) -> bool:
+    # States READY and HELD; their numbers are Windows'.
+    return not answer or (answer.state in (1, 8) and bool(answer.affinity & processor.bit))
 
 
 @hookspec(firstresult=True)
@@ -29,6 +38,7 @@ def scheduler_policy(machine: Machine) -> SchedulerPolicy | None:
 
 
 @hookspec(firstresult=True)
+@expects("an empty one", lambda answer: len(answer) == 0)
 def ready_level(machine: Machine, processor: int, priority: int) -> ReadyLevel | None:
     """The queue of the threads of one priority that are ready at a processor: it sets their order.
 
@@ -39,6 +49,7 @@ def ready_level(machine: Machine, processor: int, priority: int) -> ReadyLevel |
 
 
 @hookspec(firstresult=True)
+@expects("ns, 1 or more", lambda answer: answer >= 1)
 def turn_length(thread: Thread, processor: Processor, left: int) -> int | None:
     """How long the thread's turn lasts, ns of running from now (1 and more).
 
@@ -61,6 +72,7 @@ def preempts(thread: Thread, running: Thread, processor: Processor) -> bool | No
 
 
 @hookspec(firstresult=True)
+@expects("a processor that the thread may run on", _allowed)
 def ideal_processor(thread: Thread) -> int | None:
     """The number of the ideal processor of a new thread, one of its affinity.
 
@@ -70,6 +82,7 @@ def ideal_processor(thread: Thread) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("one of the idle processors", lambda answer, idle: answer >= 0 and idle >> answer & 1)
 def choose_processor(thread: Thread, idle: int) -> int | None:
     """Which of the `idle` processors a ready thread starts on: a number.
 
@@ -80,6 +93,7 @@ def choose_processor(thread: Thread, idle: int) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("a processor that the thread may run on", _allowed)
 def choose_busy_processor(thread: Thread) -> int | None:
     """The number of the processor whose running thread a ready thread is compared with.
 
@@ -91,6 +105,7 @@ def choose_busy_processor(thread: Thread) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("one that is ready in another queue or held back, and may run here", _runnable)
 def choose_thread(processor: Processor) -> Thread | Literal[False] | None:
     """What a processor runs instead of going idle.
 
@@ -101,6 +116,7 @@ def choose_thread(processor: Processor) -> Thread | Literal[False] | None:
 
 
 @hookspec(firstresult=True)
+@expects("a priority, 0 to 31", lambda answer: 0 <= answer <= 31)
 def boosted_priority(thread: Thread, increment: int) -> int | None:
     """The priority of a thread whose wait has ended with a boost, 1..31. `increment` is 1 and more.
 
@@ -111,6 +127,7 @@ def boosted_priority(thread: Thread, increment: int) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("a priority, 0 to 31", lambda answer: 0 <= answer <= 31)
 def priority_at_quantum_end(thread: Thread) -> int | None:
     """The priority of a thread whose turn is over, 1..31.
 
@@ -121,6 +138,7 @@ def priority_at_quantum_end(thread: Thread) -> int | None:
 
 
 @hookspec
+@expects("ns, 0 or more", lambda answer: answer >= 0)
 def run_limit(thread: Thread, processor: Processor) -> int | None:
     """How many ns the thread may run on that processor from now, 0 and more; 0 holds it back.
 

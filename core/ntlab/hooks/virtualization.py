@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ntlab.hooks.markers import hookspec
+from ntlab.hooks.markers import expects, hookspec
 
 if TYPE_CHECKING:
     from ntlab.machine.partitions import Partition, VirtualProcessor, Yield
 
 
 @hookspec(firstresult=True)
+@expects("1 to 0xFFFFFFFF", lambda answer: 1 <= answer <= 0xFFFFFFFF)
 def spin_attempts(partition: Partition) -> int | None:
     """How often a guest is told to try a spinlock before it makes a long spin wait hypercall, 1..0xFFFFFFFF.
 
@@ -23,6 +24,10 @@ def spin_attempts(partition: Partition) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects(
+    "to a virtual processor of the same partition, or to nobody",
+    lambda answer, vp: answer.to is None or answer.to.partition is vp.partition,
+)
 def long_spin_wait(vp: VirtualProcessor, spins: int) -> Yield | None:
     """What to do when a guest says that a virtual processor has tried a spinlock `spins` times.
 

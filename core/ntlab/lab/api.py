@@ -59,8 +59,9 @@ def run(
     `hardware` (a profile's name, or a file) and `seeds` replace the experiment's own. `set` changes options:
     {"workload.threads": 8, "numa_home.allocation": "current"}, in every arm that has them; with an arm's
     name in front ("after.workload.threads") in that one only. `jobs` processes share the work; the result is
-    the same for any number. `hooks` is "direct" or "plain" (default: the variable NTLAB_HOOKS, else
-    "direct"). `out` is a folder for the result file; finished runs are there at once.
+    the same for any number. `hooks` is "direct", "plain" or "checked", which checks every answer of a plugin
+    and the machine itself (default: the variable NTLAB_HOOKS, else "direct"). `out` is a folder for the
+    result file; finished runs are there at once.
 
     Raises UserError for a mistake in what is asked, before anything runs where that is possible, and
     PluginError, naming plugin and hook, where a plugin raises. Ctrl-C raises `Interrupted`, a

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from ntlab.engine import INTERRUPT
-from ntlab.errors import UnknownNameError, UserError
+from ntlab.errors import SimulationError, UnknownNameError, UserError
 from ntlab.quantities import MICROSECOND, SECOND
 from ntlab.tracing import event_type
 
@@ -228,6 +228,16 @@ class HardwareErrors:
     def counters(self) -> dict[str, float]:
         """How many errors came to what, since boot."""
         return {f"Hardware Errors\\{name}": float(count) for name, count in self.counts.items()}
+
+    def check(self) -> None:
+        """Compare registers and error sources. Raises SimulationError where they differ."""
+        for key, latched in self._latched.items():
+            if _registers(latched.error) != key or self.sources.get(latched.source.id) != latched.source:
+                raise SimulationError(f"{latched!r} is in the registers of {key}, or its source is unknown")
+            if latched.source.signal == "polled" and latched.source.id not in self._polls:
+                raise SimulationError(f"nobody will look at {latched!r}")
+        if any(count < 0 for count in self.counts.values()):
+            raise SimulationError(f"hardware errors are counted wrong: {self.counts}")
 
     # -- registers -----------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ntlab.engine import INTERRUPT
+from ntlab.errors import SimulationError
 from ntlab.machine.processors import DEVICE_LEVEL, DISPATCH_LEVEL, NOMINAL, PASSIVE_LEVEL, Processor
 from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.tracing import event_type
@@ -135,6 +136,18 @@ class Interrupts:
         self._pause(processor, work)
         processor.speed = speed
         self._resume(processor, work)
+
+    def check(self) -> None:
+        """Compare levels with the work that is done. Raises SimulationError where they differ."""
+        for processor in self.scheduler.processors:
+            work = processor.interrupt_work
+            level = work.level if work is not None else PASSIVE_LEVEL
+            if processor.level != level:
+                raise SimulationError(
+                    f"processor {processor.index} is at level {processor.level}, its work at {level}"
+                )
+            if work is not None and (work.event is None) != (processor.speed == 0):
+                raise SimulationError(f"nothing ends the interrupt work of processor {processor.index}")
 
     def _done(self, processor: Processor) -> None:
         work = processor.interrupt_work

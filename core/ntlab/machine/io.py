@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ntlab.errors import SimulationError, UnknownNameError, UserError
 from ntlab.machine.apcs import queue_apc
 from ntlab.machine.policy import IoPolicy
-from ntlab.machine.threads import TERMINATED, Request, Thread
+from ntlab.machine.threads import TERMINATED, WAITING, Request, Thread
 
 if TYPE_CHECKING:
     from ntlab.machine.disks import Disk, DiskModel
@@ -263,14 +263,14 @@ class Write(Read):
 
 
 class Io:
-    """Input and output of one machine. `pending` counts requests that are issued and not complete."""
+    """Input and output of one machine."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.engine = machine.engine
         self.devices: list[Device] = []
         self.ports: list[CompletionPort] = []
-        self.pending = 0
+        self._pending: dict[IoRequest, None] = {}  # issued and not complete, oldest first
         self._issued = 0
         self._issued_by: dict[Thread, dict[IoRequest, None]] = {}
         hooks = machine.hooks
@@ -280,6 +280,11 @@ class Io:
         self._interrupt_processor = hooks.interrupt_processor
         self._dpc_processor = hooks.dpc_processor
         self._completion_plan = hooks.completion_plan
+
+    @property
+    def pending(self) -> int:
+        """How many requests are issued and not complete."""
+        return len(self._pending)
 
     # -- devices -----------------------------------------------------------------------------------------
 
@@ -319,7 +324,7 @@ class Io:
         """Issue a request. Nothing about it ends within this call."""
         request.device.check(request)
         self._issued = request.id = self._issued + 1
-        self.pending += 1
+        self._pending[request] = None
         request.issued = self.engine.now
         request.layers = request.device.layers
         request.level = -1
@@ -446,7 +451,7 @@ class Io:
     def completed(self, request: IoRequest) -> None:
         """The final step of a request: its status counts from now on."""
         request.advance(COMPLETED)
-        self.pending -= 1
+        del self._pending[request]
 
     def _completed_by_issuer(self, request: IoRequest) -> None:
         assert request.port is not None
@@ -475,3 +480,25 @@ class Io:
         for device in self.devices:
             found |= device.counters(seconds)
         return found
+
+    def check(self) -> None:
+        """Compare requests, threads and ports. Raises SimulationError where they differ."""
+        for request in self._pending:
+            if request.state not in (PASSING, PENDING, COMPLETING):
+                raise SimulationError(f"{request!r} is counted as pending, but is {request.state}")
+            if self.devices[request.device.number] is not request.device:
+                raise SimulationError(f"{request!r} is of a device that the machine has not")
+            if request.parts < 0 or request.parent is not None:
+                raise SimulationError(f"{request!r} has lost count of its parts")
+            thread = request.thread
+            waits = request.done is None and request.port is None
+            if waits and thread is not None and thread.state != WAITING and thread.apcs is None:
+                raise SimulationError(
+                    f"{thread!r} goes on though {request!r}, which it waits for, is not complete"
+                )
+        for thread, requests in self._issued_by.items():
+            for request in requests:
+                if request.thread is not thread or request.plan != "apc" or request not in self._pending:
+                    raise SimulationError(f"{request!r} is no request that {thread!r} must complete")
+        for port in self.ports:
+            port.check()

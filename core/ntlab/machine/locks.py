@@ -176,15 +176,16 @@ class Locks:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._made = 0
+        self._all: list[SpinLock] = []
         self.trace_acquire = machine.tracer.emitter(ACQUIRE)
         self.trace_contend = machine.tracer.emitter(CONTEND)
         self.trace_release = machine.tracer.emitter(RELEASE)
 
     def create(self, name: str, discipline: Discipline = "fifo") -> SpinLock:
         """A new spinlock."""
-        self._made += 1
-        return SpinLock(self.machine, self._made, name, discipline)
+        lock = SpinLock(self.machine, len(self._all) + 1, name, discipline)
+        self._all.append(lock)
+        return lock
 
     def still_spinning(self, thread: Thread) -> int:
         """A waiter's spin limit has passed. Returns how long it spins next, 0 if it has the lock now."""
@@ -205,3 +206,25 @@ class Locks:
         lock: SpinLock = thread.spinning
         if lock.holder is None and lock.discipline == "test_and_set":
             lock._hand_over()
+
+    def check(self) -> None:
+        """Compare locks with their holders and waiters. Raises SimulationError where they differ."""
+        raised: dict[Thread, int] = {}
+        for lock in self._all:
+            waiters = [waiter.thread for waiter in lock.waiters]
+            if lock.holder is not None:
+                raised[lock.holder] = raised.get(lock.holder, 0) + 1
+                if self.machine.threads.get(lock.holder.id) is not lock.holder:
+                    raise SimulationError(f"{lock!r} is held by {lock.holder!r}, which has ended")
+            elif waiters and (lock.discipline == "fifo" or any(map(_is_running, waiters))):
+                raise SimulationError(f"{lock!r} is free while {waiters[0]!r} waits for it")
+            for thread in waiters:
+                raised[thread] = raised.get(thread, 0) + 1
+                if thread.spinning is not lock or thread.state != RUNNING:
+                    raise SimulationError(f"{thread!r} waits for {lock!r} without spinning on it")
+        for thread in self.machine.threads.values():
+            count = raised.get(thread, 0)
+            if thread.raised != count:
+                raise SimulationError(
+                    f"{thread!r} is raised by {thread.raised} locks; it holds, or spins on, {count}"
+                )

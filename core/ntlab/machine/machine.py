@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ntlab.engine import Engine, Streams
+from ntlab.engine import CheckedEngine, Engine, Streams, WatchedStreams
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import HookManager, Mode, bind, specifications
+from ntlab.machine.checks import CHECK_EVERY, Checks
 from ntlab.machine.crashes import BUG_CHECK, RESTART, Crash, MachineStopped, NonVolatile, dump_of, signed
 from ntlab.machine.hardware_errors import HardwareErrors, LatchedError
 from ntlab.machine.interrupts import Interrupts
@@ -48,6 +49,9 @@ class Machine:
     partitions do; `partition` is the child partition that it is in, or None. A machine is booted once and
     runs once; a second run is a new machine. So is what runs after a crash: see `restart`.
 
+    `hooks` is how plugins are asked. With "checked", their answers are checked, and every `check_every`
+    events the whole machine is (1: after each event and each answer, which is slow and tells who broke it).
+
     `release` is the latest that its plugins belong to, `architecture` that of its kernel, `nonvolatile` what
     its next boot will find, and `crash` the bug check that ended it, or None.
     """
@@ -60,6 +64,7 @@ class Machine:
         seed: int = 0,
         tracer: Tracer | None = None,
         hooks: Mode = "direct",
+        check_every: int = CHECK_EVERY,
         engine: Engine | None = None,
         name: str = "machine",
         partition: Partition | None = None,
@@ -70,11 +75,16 @@ class Machine:
         self.name = name
         self.partition = partition
         self.hook_mode: Mode = hooks
-        self.engine = engine if engine is not None else Engine()
+        self.checks: Checks | None = None  # in the mode "checked"; a host and its children share theirs
+        if hooks == "checked":
+            self.checks = Checks(self, check_every) if partition is None else partition.host.checks
+        if engine is None:
+            engine = CheckedEngine() if hooks == "checked" else Engine()
+        self.engine = engine
         self.tracer = tracer if tracer is not None else Tracer(enabled=False)
-        self.streams = Streams(seed)
+        self.streams = Streams(seed) if self.checks is None else WatchedStreams(seed, self.checks.drawn)
         self.manager = hook_manager(self.plugins)
-        self.hooks: Any = bind(self.manager, mode=hooks)
+        self.hooks: Any = bind(self.manager, mode=hooks, watch=self.checks)
         releases = [plugin_info(plugin).release for plugin in self.plugins]
         self.release = max(releases, key=RELEASES.index, default="ws2003")
         kernel = self.hooks.architecture(self) if self.hooks.architecture is not None else None
@@ -112,6 +122,8 @@ class Machine:
         self.hardware_errors.start(self._left_in_registers)
         if self.hooks.machine_booted is not None:
             self.hooks.machine_booted(self)
+        if self.checks is not None and self.partition is None:
+            self.checks.start()
         return self
 
     def run(self, until: int | None = None) -> int:
@@ -169,10 +181,13 @@ class Machine:
             seed=stable_id(f"{self.streams.seed}/restart"),
             tracer=self.tracer,
             hooks=self.hook_mode,
+            check_every=self.checks.every if self.checks is not None else CHECK_EVERY,
             engine=self.engine,
             name=self.name,
             nonvolatile=self.nonvolatile,
         )
+        if again.checks is not None and self.checks is not None:
+            again.checks.follow(self.checks)
         again._left_in_registers = self.hardware_errors.latched
         trace = self.tracer.emitter(RESTART)
         if trace is not None:
@@ -184,6 +199,27 @@ class Machine:
         self.partitions.stop()
         if self.hooks.machine_stopped is not None:
             self.hooks.machine_stopped(self)
+        if self.checks is not None and self.partition is None:
+            self.checks.look()
+
+    def check(self) -> None:
+        """Compare everything that must be true of the machine between two events.
+
+        Raises SimulationError where something is not: a defect of ntlab, or of a plugin that changes what is
+        not its own. Not to be called within an event, nor after a crash.
+        """
+        for mechanism in (
+            self.scheduler,
+            self.interrupts,
+            self.locks,
+            self.io,
+            self.memory,
+            self.paging,
+            self.partitions,
+            self.hardware_errors,
+        ):
+            if mechanism is not None:
+                mechanism.check()
 
     # -- what runs on it -----------------------------------------------------------------------------------
 

@@ -360,6 +360,19 @@ class Partitions:
         for child in self.children:
             child.machine.stop()
 
+    def check(self) -> None:
+        """Compare the two sides of each virtual processor. Raises SimulationError where they differ."""
+        for child in self.children:
+            for vp in child.processors:
+                if vp.thread.virtual is not vp or vp.processor.virtual is not vp:
+                    raise SimulationError(f"{vp!r} is not what its thread or its processor takes it for")
+                logical = vp.thread.processor
+                runs = vp.in_guest and vp.thread.state == RUNNING and logical is not None
+                speed = logical.speed if runs and logical is not None and not logical.level else 0
+                if vp.processor.speed != speed and (vp._begin is None or vp.processor.speed):
+                    raise SimulationError(f"{vp!r} has speed {vp.processor.speed}, its host gives it {speed}")
+            child.machine.check()
+
     def counters(self) -> dict[str, float]:
         """Performance counters by their Windows names, over the host's life so far; none without children."""
         if not self.children:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.io import COMPLETED, IoRequest
 from ntlab.machine.records import KERNEL_LOGGER
-from ntlab.machine.threads import Request, Thread
+from ntlab.machine.threads import WAITING, Request, Thread
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -172,6 +172,22 @@ class CompletionPort:
                 f"{self!r} is closed with {len(self.waiters)} threads waiting and {len(self.packets)} packets"
             )
         self.closed = True
+
+    def check(self) -> None:
+        """Compare the counts with packets and threads. Raises SimulationError where they differ."""
+        threads = [thread for thread in self.machine.threads.values() if thread.port is self]
+        active = sum(thread.state != WAITING for thread in threads)
+        if active != self.active:
+            raise SimulationError(
+                f"{self!r} counts {self.active} active threads; {active} of its do not wait"
+            )
+        if self.posted - self.removed != len(self.packets):
+            raise SimulationError(f"{self!r} has lost or made packets")
+        for thread in self.waiters:
+            if thread.port is not self or thread.waiting_for is not self or thread.state != WAITING:
+                raise SimulationError(f"{thread!r} is released by {self!r}, but does not wait there")
+        if self.packets and self.waiters and self.active < self.concurrency:
+            raise SimulationError(f"{self!r} has a packet, and a thread that waits for it in vain")
 
 
 class Dequeue(Request):

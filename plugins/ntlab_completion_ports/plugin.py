@@ -16,6 +16,7 @@ from ntlab_completion_ports.workloads import Messages, Orphans
     release="ws2008",
     ledger=("P2",),
     workloads=(Messages, Orphans),
+    neutral={"deferred": False},
 )
 class CompletionPorts:
     """What Server 2008 changed in completion ports."""

@@ -28,6 +28,7 @@ from ntlab_enlightened_spinlocks.workloads import Contention
     release="ws2008",
     ledger=("V3",),
     workloads=(Contention,),
+    neutral={"attempts": NEVER_NOTIFY},
 )
 class EnlightenedSpinlocks:
     attempts: int = option(

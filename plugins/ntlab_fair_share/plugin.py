@@ -95,6 +95,7 @@ class Share:
     ledger=("P9",),
     requires=("ws2003",),
     workloads=(Sessions,),
+    neutral={"interval": "1000 h"},  # nobody uses up a share of that
 )
 class FairShare:
     interval: Duration = option(

@@ -17,6 +17,7 @@ from ntlab_numa_home.workloads import Wanderers
     release="ws2008",
     ledger=("N4", "N5"),
     workloads=(Wanderers,),
+    neutral={"allocation": "current", "fallback": "any"},
 )
 class NumaHome:
     """Two rules that can be had one at a time; both switched off change nothing, bit for bit."""

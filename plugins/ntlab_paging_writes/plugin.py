@@ -19,6 +19,13 @@ from ntlab_paging_writes.workloads import DirtyBursts
     ledger=("M3", "M4"),
     requires=("ws2003",),
     workloads=(DirtyBursts,),
+    neutral={  # what Server 2003 does
+        "max_cluster": "64 KiB",
+        "max_read": "64 KiB",
+        "gather_neighbours": False,
+        "fill_cluster": False,
+        "target_neighbours": False,
+    },
 )
 class PagingWrites:
     """Each half of the feature is an option of its own. Source: S0 (M3, M4); memory facts, section 1."""

@@ -12,7 +12,7 @@ from ntlab.errors import UserError
 from ntlab.lab.statistics import estimate
 from ntlab.machine import IoRequest
 from ntlab.quantities import SECOND
-from ntlab.testing import boot
+from ntlab.testing import boot, conformance
 from ntlab_completion_ports import CompletionPorts
 from ntlab_completion_ports.workloads import Messages, Orphans
 from ntlab_ws2003 import Ws2003
@@ -117,16 +117,7 @@ def test_requests_survive_their_issuers_only_after() -> None:
     assert (succeeded(), succeeded(AFTER), succeeded(NEUTRAL)) == (0, 1, 0)
 
 
-def test_neutral_options_change_nothing_and_hook_modes_agree() -> None:
-    def digest(*plugins: object, hooks: Any = "direct") -> str:
-        machine = boot(2, [Ws2003(), *plugins], trace=True, hooks=hooks)
-        Messages(messages=128).start(machine)
-        machine.run(SECOND)
-        return machine.tracer.digest()
-
-    assert digest() == digest(NEUTRAL) != digest(AFTER)
-    assert digest(hooks="plain") == digest()
-    assert digest(AFTER, hooks="plain") == digest(AFTER)
+test_conformance = conformance("completion_ports")
 
 
 def test_a_run_that_is_too_short_says_so() -> None:

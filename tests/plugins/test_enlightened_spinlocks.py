@@ -16,7 +16,7 @@ from ntlab.errors import UserError
 from ntlab.hooks import Mode
 from ntlab.machine import NEVER_NOTIFY, Acquire, Compute, Machine, Partition, Release, Request
 from ntlab.quantities import MIB, MICROSECOND, MILLISECOND
-from ntlab.testing import boot, rules
+from ntlab.testing import boot, conformance, rules
 from ntlab_enlightened_spinlocks import EnlightenedSpinlocks
 from ntlab_enlightened_spinlocks.workloads import Contention
 
@@ -123,11 +123,6 @@ def digest(*plugins: object, **options: Any) -> str:
     return contention(*plugins, **options)[0].tracer.digest()
 
 
-def test_told_never_to_notify_a_guest_is_as_without_it() -> None:
-    assert digest() == digest(EnlightenedSpinlocks(attempts=NEVER_NOTIFY))
-    assert digest() != digest(EnlightenedSpinlocks())
-
-
 @pytest.mark.parametrize(
     ("partitions", "processors", "logical"),
     [
@@ -148,11 +143,6 @@ def test_the_host_itself_spins_as_it_always_did() -> None:
     host.create_thread(process, iter([Acquire(lock), Release(lock)]))
     host.run()
     assert lock.spin_time == MS
-
-
-def test_both_hook_modes_give_one_digest() -> None:
-    direct, plain = (digest(EnlightenedSpinlocks(), hooks=mode) for mode in ("direct", "plain"))
-    assert direct == plain
 
 
 # -- whatever the options -----------------------------------------------------------------------------
@@ -196,7 +186,12 @@ def test_spinning_is_bounded_by_what_was_notified(
     assert run == busy <= 2 * 5 * MS
 
 
-# -- claims, and what becomes of them without the mechanism -------------------------------------------
+# -- what every plugin keeps --------------------------------------------------------------------------
+
+test_conformance = conformance("enlightened_spinlocks")
+
+
+# -- mistakes -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -208,32 +203,6 @@ def shipped(use_distributions: Callable[..., None], tmp_path: Path) -> None:
     }
     write_distribution(tmp_path, "two-of-ntlab", plugins=plugins, modules={})
     use_distributions(tmp_path)
-
-
-def judged(experiment: str, options: dict[str, Any]) -> dict[str, bool]:
-    """Which claims hold, of one run an arm: one value each, so no interval can hide an effect."""
-    result = ntlab.run(experiment, set=options, seeds=1)
-    return {claim.claim.id: claim.holds for claim in result.claims}
-
-
-@pytest.mark.usefixtures("shipped")
-@pytest.mark.parametrize(
-    ("experiment", "neutral"),
-    [
-        ("spinlock-overcommit", {"attempts": NEVER_NOTIFY}),
-        ("spinlock-width", {"response": "none"}),
-        ("spinlock-attempts", {"attempts": 0xFFF}),
-        ("spinlock-response", {"response": "none"}),
-    ],
-)
-def test_claims_hold_and_fail_without_the_mechanism(experiment: str, neutral: dict[str, Any]) -> None:
-    with_it = judged(experiment, {})
-    assert with_it == dict.fromkeys(with_it, True)
-    options = {f"enlightened_spinlocks.{name}": value for name, value in neutral.items()}
-    assert judged(experiment, {"duration": "60 ms", **options}) == dict.fromkeys(with_it, False)
-
-
-# -- mistakes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("shipped")

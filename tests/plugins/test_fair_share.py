@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ntlab
-from distributions import write_distribution
 from ntlab.engine import REPORT
 from ntlab.errors import UserError
 from ntlab.machine import Compute, Machine, Request, Sleep
 from ntlab.quantities import MILLISECOND, SECOND
-from ntlab.testing import boot
+from ntlab.testing import boot, conformance
 from ntlab_fair_share import FairShare, Sessions, water_filling
 from ntlab_fair_share.plugin import CPU_RATE_CONTROL
 from ntlab_ws2003 import Ws2003
@@ -254,18 +251,6 @@ def test_the_cost_is_that_of_the_processors_that_run(processors: int) -> None:
     assert machine.engine.events == alone.engine.events
 
 
-@pytest.mark.parametrize("refill", ["interval", "all_exhausted"])
-def test_direct_and_plain_hooks_give_the_same_trace(refill: str) -> None:
-    def digest(hooks: Any) -> str:
-        plugins = [Ws2003(), FairShare(refill=refill)]
-        machine = boot(2, plugins, seed=1, trace=True, hooks=hooks)
-        Sessions(threads=(3, 4, 2), demands=(0.3, 4.0, 2.0), priorities=(8, 8, 10)).start(machine)
-        machine.run(3 * SECOND)
-        return machine.tracer.digest()
-
-    assert digest("direct") == digest("plain")
-
-
 # -- mistakes
 
 
@@ -286,45 +271,6 @@ def test_impossible_sessions_are_refused(options: dict[str, Any]) -> None:
         Sessions(**options).start(boot(1))
 
 
-# -- claims, and what becomes of them without the mechanism
+# -- what every plugin keeps
 
-
-@pytest.fixture
-def shipped(use_distributions: Callable[..., None], tmp_path: Path) -> None:
-    """Only this plugin and the baseline are installed."""
-    plugins = {"ws2003": "ntlab_ws2003:Ws2003", "fair_share": "ntlab_fair_share:FairShare"}
-    write_distribution(tmp_path, "two-of-ntlab", plugins=plugins, modules={})
-    use_distributions(tmp_path)
-
-
-EXPERIMENTS = [
-    "fair-share",
-    "fair-share-weights",
-    "fair-share-demands",
-    "fair-share-priority",
-    "fair-share-pinned",
-    "fair-share-256",
-]
-
-
-@pytest.mark.usefixtures("shipped")
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_claims_hold_and_fail_without_the_mechanism(experiment: str) -> None:
-    result = ntlab.run(experiment, seeds=1)
-    judged = {found.claim.id: found.holds for found in result.claims}
-    assert judged == dict.fromkeys(judged, True)
-    # Nobody uses up a share of an hour.
-    neutral: dict[str, Any] = {"fair_share.interval": "1 h"}
-    result = ntlab.run(experiment, seeds=1, set=neutral)
-    judged = {found.claim.id: found.holds for found in result.claims}
-    assert judged == dict.fromkeys(judged, False)
-
-
-def test_without_pressure_the_plugin_changes_nothing_bit_for_bit() -> None:
-    def digest(*plugins: object) -> str:
-        machine = boot(2, [Ws2003(), *plugins], seed=3, trace=True)
-        Sessions(threads=(3, 4), demands=(0.3, 4.0), priorities=(8, 10)).start(machine)
-        machine.run(5 * SECOND)
-        return machine.tracer.digest()
-
-    assert digest(FairShare(interval=3600 * SECOND)) == digest()
+test_conformance = conformance("fair_share")

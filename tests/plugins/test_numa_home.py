@@ -15,7 +15,7 @@ import ntlab
 from ntlab.errors import UserError
 from ntlab.hooks import Mode
 from ntlab.machine import Machine, RunOn, Touch
-from ntlab.testing import boot
+from ntlab.testing import boot, conformance
 from ntlab.topology import Tables, Topology, load
 from ntlab_numa_home import NumaHome
 from ntlab_numa_home.workloads import Wanderers
@@ -68,14 +68,6 @@ FALLBACK = {
     "numa-fallback-latency",
     "numa-fallback-invariant",
 }
-
-
-@pytest.mark.parametrize("name", ["numa-home", "numa-fallback", "numa-moved"])
-def test_the_claims_hold_and_fail_without_the_mechanism(name: str) -> None:
-    claims = judge(name)
-    assert all(claims.values()), claims
-    neutral = judge(name, allocation="current", fallback="any")
-    assert not any(neutral.values()), neutral
 
 
 @pytest.mark.parametrize(
@@ -141,25 +133,17 @@ def test_a_single_node_has_nothing_remote() -> None:
 # -- options ----------------------------------------------------------------------------------------------
 
 
-def test_switched_off_it_changes_nothing() -> None:
+test_conformance = conformance("numa_home")
+
+
+def test_above_its_limit_it_changes_nothing() -> None:
     tables = load("opteron-4s").freeze()
 
     def digest(*plugins: object) -> str:
         _, machine = measure(tables, [Ws2003(), *plugins], trace=True, starved=0.2)
         return machine.tracer.digest()
 
-    neutral = NumaHome(allocation="current", fallback="any")
-    assert digest() == digest(neutral) == digest(NumaHome(processor_limit=7)) != digest(NumaHome())
-
-
-def test_both_ways_of_calling_hooks_give_the_same_trace() -> None:
-    tables = load("opteron-4s").freeze()
-    modes: tuple[Mode, ...] = ("direct", "plain")
-    digests = {
-        measure(tables, [Ws2003(), NumaHome()], trace=True, hooks=mode, starved=0.2)[1].tracer.digest()
-        for mode in modes
-    }
-    assert len(digests) == 1
+    assert digest() == digest(NumaHome(processor_limit=7)) != digest(NumaHome())
 
 
 def test_mistakes_are_named() -> None:

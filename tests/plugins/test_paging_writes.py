@@ -12,7 +12,7 @@ from ntlab.errors import UserError
 from ntlab.hooks import Mode
 from ntlab.machine import FlushModifiedList, Machine
 from ntlab.quantities import KIB, MIB
-from ntlab.testing import boot
+from ntlab.testing import boot, conformance
 from ntlab_paging_writes import PagingWrites
 from ntlab_paging_writes.listing import process_monitor
 from ntlab_paging_writes.workloads import DirtyBursts
@@ -49,42 +49,15 @@ def live(
 
 # -- claims -----------------------------------------------------------------------------------------------
 
-OFF = {
-    "paging_writes.max_cluster": "64 KiB",
-    "paging_writes.max_read": "64 KiB",
-    "paging_writes.gather_neighbours": False,
-    "paging_writes.fill_cluster": False,
-    "paging_writes.target_neighbours": False,
-}
+test_conformance = conformance("paging_writes")
 
 
-@pytest.mark.parametrize(
-    ("experiment", "without", "fail"),
-    [
-        ("paging-writes", OFF, None),
-        ("paging-locality", OFF, None),
-        ("paging-trim-order", OFF, None),
-        ("paging-full", OFF, {"paging-full-after"}),
-        ("paging-full", {"ws2003.paging_file": "16 MiB"}, {"paging-full-smaller", "paging-worn-smaller"}),
-    ],
-)
-def test_claims_hold_and_fail_without_the_mechanism(
-    experiment: str, without: dict[str, Any], fail: set[str] | None
-) -> None:
-    """`without` takes the mechanism away in all arms: the plugin's, or the shortage of free slots."""
-    if "ws2003.paging_file" in without:
-        without = without | {"ws2003.paging_file_fragmentation": 0.0}
-    claims = {found.claim.id: found.holds for found in ntlab.run(experiment, set=without).claims}
-    failed = {claim for claim, holds in claims.items() if not holds}
-    assert failed >= (set(claims) if fail is None else fail)
-
-
-@pytest.mark.parametrize(
-    "experiment", ["paging-writes", "paging-locality", "paging-trim-order", "paging-full"]
-)
-def test_claims_hold(experiment: str) -> None:
-    claims = {found.claim.id: found.holds for found in ntlab.run(experiment).claims}
-    assert all(claims.values()), claims
+def test_with_free_slots_in_plenty_no_write_is_smaller() -> None:
+    """What the claims about a file that is nearly full, or worn, are about: the shortage."""
+    plenty = {"ws2003.paging_file": "16 MiB", "ws2003.paging_file_fragmentation": 0.0}
+    claims = {found.claim.id: found.holds for found in ntlab.run("paging-full", set=plenty).claims}
+    assert not claims["paging-full-smaller"]
+    assert not claims["paging-worn-smaller"]
 
 
 # -- the listing --------------------------------------------------------------------------------------------
@@ -205,15 +178,6 @@ def test_reads_are_as_large_as_allowed() -> None:
 
 
 # -- the whole -----------------------------------------------------------------------------------------------
-
-
-def test_with_neutral_options_nothing_changes_bit_for_bit() -> None:
-    digests = [live(*plugins)[0].tracer.digest() for plugins in ([], [alone()], [PagingWrites()])]
-    assert digests[0] == digests[1] != digests[2]
-
-
-def test_both_hook_modes_give_the_same_trace() -> None:
-    assert live(PagingWrites())[0].tracer.digest() == live(PagingWrites(), hooks="plain")[0].tracer.digest()
 
 
 def test_a_baseline_that_looks_around_is_the_plugin_without_the_rest() -> None:

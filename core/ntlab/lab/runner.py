@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Hooks = Literal["direct", "plain", "checked"]
-HOOKS: tuple[Hooks, ...] = ("direct", "plain", "checked")
+Hooks = Literal["direct", "plain"]
+HOOKS: tuple[Hooks, ...] = ("direct", "plain")
 HOOKS_VARIABLE = "NTLAB_HOOKS"
 
 
@@ -133,6 +133,15 @@ def view(job: Job, tables: Tables, name: str) -> str:
 
     parts = _Parts(job)
     return _lived(job, parts, tables, Tracer(keep=True), parts.views()[name])
+
+
+def observe(job: Job, tables: Tables, seen: Callable[[Machine], T], beside: Sequence[object] = ()) -> T:
+    """Make one run, and return what `seen` sees of its machine. `beside` are more plugins, asked first."""
+    from ntlab.tracing import Tracer
+
+    parts = _Parts(job)
+    parts.plugins[:0] = beside
+    return _lived(job, parts, tables, Tracer(), seen)
 
 
 class _Parts:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ntlab.testing.faults import Faults
     from ntlab.testing.golden import compare_golden
+    from ntlab.testing.kit import Broken, NotShown, conformance, conformance_rules
     from ntlab.testing.machines import boot, bursts, rules, small_tables
     from ntlab.testing.mixing import covering_sets
     from ntlab.testing.recorder import Recorder, Records, Stretch
 
 _HOMES = {
+    "Broken": "kit",
     "Faults": "faults",
+    "NotShown": "kit",
     "Recorder": "recorder",
     "Records": "recorder",
     "Stretch": "recorder",
@@ -24,19 +27,25 @@ _HOMES = {
     "bursts": "machines",
     "covering_sets": "mixing",
     "compare_golden": "golden",
+    "conformance": "kit",
+    "conformance_rules": "kit",
     "rules": "machines",
     "small_tables": "machines",
 }
 """The names of this package, and the module each is in."""
 
 __all__ = [
+    "Broken",
     "Faults",
+    "NotShown",
     "Recorder",
     "Records",
     "Stretch",
     "boot",
     "bursts",
     "compare_golden",
+    "conformance",
+    "conformance_rules",
     "covering_sets",
     "rules",
     "small_tables",

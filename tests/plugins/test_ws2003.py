@@ -1,0 +1,28 @@
+"""The baseline, as far as what every plugin keeps applies to one that all experiments build upon."""
+
+from __future__ import annotations
+
+from ntlab.testing import conformance
+
+SAME = "by default its answer is the core's own; what its options change is tested by hand"
+
+test_conformance = conformance(
+    "ws2003",
+    experiments=[
+        "completion-ports-orphans",
+        "completion-ports-processors",
+        "fair-share-demands",
+        "fair-share-priority",
+        "numa-fallback",
+        "paging-locality",
+        "whea-sources",
+    ],
+    idle={
+        "max_transfer": SAME,
+        "memory_policy": SAME,
+        "write_cluster": SAME,
+        "write_cluster_limit": SAME,
+        "pages_short": "no experiment runs out of memory; tests/core/test_memory.py does",
+        "thread_exited": "it forgets a thread that is gone, which nothing can show",
+    },
+)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Hooks = Literal["direct", "plain"]
-HOOKS: tuple[Hooks, ...] = ("direct", "plain")
+Hooks = Literal["direct", "plain", "checked"]
+HOOKS: tuple[Hooks, ...] = ("direct", "plain", "checked")
 HOOKS_VARIABLE = "NTLAB_HOOKS"
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+import hook_reference
 import ntlab
 from distributions import TOY, write_distribution
 from ntlab._version import __version__
 from ntlab.errors import PluginError, UnknownNameError
-from ntlab.hooks import implementations, specifications
+from ntlab.hooks import contract_of, implementations, specifications
 from ntlab.lab.order import ArmOrder
 from ntlab.lab.reference import Hook
 from ntlab.machine import Machine
@@ -48,6 +49,10 @@ def bread_price(machine: Machine, loaves: int) -> Price | None:
 @hookspec
 def bread_buyers(machine: Machine) -> Sequence[Thread] | None:
     '''Who buys.'''
+
+@hookspec(warn_on_impl=DeprecationWarning("use bread_sold"))
+def bread_gone(machine):
+    '''Out of bread.'''
 
 @observer
 def bread_sold(machine, loaves):
@@ -103,6 +108,7 @@ def test_a_hook_is_what_its_specification_says(toy: None) -> None:
     from ntlab.hooks import scheduling
 
     assert found.kind == "decision"
+    assert found.expects == contract_of(scheduling.choose_processor, "ntlab").text != ""
     assert found.signature == "(thread: Thread, idle: int) -> int | None"
     assert found.imports == ("from ntlab.machine import Thread",)
     assert found.text == inspect.getdoc(scheduling.choose_processor)
@@ -157,6 +163,20 @@ def test_built_in_specifications_say_what_an_author_needs(module: ModuleType, to
             assert [int(major), int(minor)] <= [int(part) for part in __version__.split(".")[:2]]
 
 
+def test_the_page_of_hooks_is_what_the_specifications_say() -> None:
+    page = hook_reference.PAGE.read_text(encoding="utf-8")
+    assert hook_reference.rendered(page) == page, "python tests/hook_reference.py writes it anew"
+
+
+def test_links_in_the_page_lead_to_headings() -> None:
+    page = hook_reference.PAGE.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#([^)]*)\)", page)
+    assert len(links) > len(ntlab.hook_reference().domains)
+    assert set(links) <= anchors
+
+
 def test_hooks_that_plugins_specify(tmp_path: Path, use_distributions: Use) -> None:
     write_plugins(tmp_path, **BAKERS)
     use_distributions(TOY, tmp_path)
@@ -179,6 +199,18 @@ def test_hooks_that_plugins_specify(tmp_path: Path, use_distributions: Use) -> N
     assert "## plugin baker.ntlab_bread_hooks" in text
     assert "Prices of bread." in text
     assert "def bread_price(machine: Machine, loaves: int) -> Price | None: ..." in text
+
+
+def test_a_hook_that_is_to_go_warns_whoever_implements_it(tmp_path: Path, use_distributions: Use) -> None:
+    guest = ("", "requires=('baker',)", "    @hookimpl\n    def bread_gone(self): pass")
+    write_plugins(tmp_path, baker=BAKERS["baker"], guest=guest)
+    use_distributions(TOY, tmp_path)
+    with pytest.warns(DeprecationWarning, match="use bread_sold"):
+        reference = ntlab.hook_reference("bread_gone")
+    (gone,) = reference.hooks
+    assert gone.deprecated == "use bread_sold"
+    assert [answer.plugin for answer in gone.answers] == ["guest"]
+    assert "**deprecated**: use bread_sold" in reference.markdown()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import pluggy
 
 from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
 from ntlab.hooks import HookManager, bind, specifications
-from ntlab.hooks.markers import FIRST_VERSION, is_observer, since_of
+from ntlab.hooks.markers import FIRST_VERSION, expectation_of, is_observer, since_of
 from ntlab.lab.registry import Registry
 from ntlab.lab.tables import Report, Table, as_columns
 
@@ -34,7 +35,7 @@ CORE = "ntlab"
 
 @attrs.frozen
 class Answer:
-    """One implementation of a hook. `how` has those of tryfirst, trylast and wrapper that it is marked with."""
+    """One implementation of a hook, and how it is marked: tryfirst, trylast, wrapper."""
 
     plugin: str
     how: tuple[str, ...] = ()
@@ -48,13 +49,19 @@ class Answer:
 
 @attrs.frozen(kw_only=True)
 class Hook:
-    """One specification. `imports` are the statements that its signature needs, `answers` in call order."""
+    """One specification. `imports` are the statements that its signature needs, `answers` in call order.
+
+    `expects` says what an answer must be beyond its type, `deprecated` what whoever implements it is warned
+    of; both may be "".
+    """
 
     name: str
     kind: Kind
     domain: str
     since: str
+    deprecated: str
     signature: str
+    expects: str
     imports: tuple[str, ...]
     text: str
     file: str
@@ -72,7 +79,9 @@ class Hook:
             "kind": self.kind,
             "domain": self.domain,
             "since": self.since,
+            "deprecated": self.deprecated,
             "signature": self.signature,
+            "expects": self.expects,
             "imports": list(self.imports),
             "summary": self.summary,
             "text": self.text,
@@ -84,11 +93,12 @@ class Hook:
     def tables(self) -> list[Table]:
         """All that is known of it."""
         facts = [
-            ["kind", self.kind],
             ["domain", self.domain],
             ["since", self.since],
+            *([["deprecated", self.deprecated]] if self.deprecated else []),
+            *([["answer", self.expects]] if self.expects else []),
             *(["types" if at == 0 else "", line] for at, line in enumerate(self.imports)),
-            ["specified", f"{self.file}:{self.line}"],
+            ["specified", f"{_near(self.file)}:{self.line}"],
         ]
         if self.answers:
             facts.append(["implemented", _ASKED[self.kind]])
@@ -96,7 +106,13 @@ class Hook:
         else:
             facts.append(["implemented", "by nobody here"])
         text = [[line] for line in self.text.splitlines()]
-        return [Table([self.name + self.signature], text), Table(["", ""], facts)]
+        return [Table([self.name + self.signature], text), Table(["kind", self.kind], facts)]
+
+
+def _near(file: str) -> str:
+    """A file below the folder that one is in by its shorter name."""
+    path, here = Path(file), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else file
 
 
 @attrs.frozen(kw_only=True)
@@ -172,11 +188,15 @@ class HookReference(Report):
             lines += ["", f"## {domain.title}", "", f"Specified in `{domain.module}`. {domain.text}"]
             for hook in domain.hooks:
                 facts = [f"**{hook.kind}**", f"since {hook.since}"]
+                if hook.deprecated:
+                    facts.append(f"**deprecated**: {hook.deprecated}")
                 if hook.answers:
                     facts.append("implemented by " + ", ".join(f"`{answer}`" for answer in hook.answers))
                 lines += ["", f"### {hook.name}", "", "```py"]
                 lines += [*hook.imports, "", f"def {hook.name}{hook.signature}: ...", "```", ""]
                 lines += [" · ".join(facts), "", hook.text]
+                if hook.expects:
+                    lines += ["", f"An answer is checked to be: {hook.expects}."]
         return "\n".join(lines) + "\n"
 
 
@@ -285,9 +305,11 @@ def _hook(
         name=name,
         kind=kind_of(function),
         domain=domain,
+        deprecated=str(function.ntlab_spec["warn_on_impl"] or ""),  # type: ignore[attr-defined]
         since=f"{distribution} {since}" if since else f"the first version of {distribution}",
         signature=f"({arguments})" + (f" -> {returned}" if returned else ""),
         imports=_imports(module, [*said.values(), returned]),
+        expects=expected[0] if (expected := expectation_of(function)) is not None else "",
         text=inspect.cleandoc(function.__doc__ or ""),
         file=code.co_filename,
         line=code.co_firstlineno,

@@ -15,7 +15,7 @@ from contoso_pshed.workloads import Wear
 from ntlab import hookimpl
 from ntlab.machine import Component, HardwareError, Machine
 from ntlab.machine.hardware_errors import components
-from ntlab.testing import boot
+from ntlab.testing import boot, conformance
 from ntlab.topology import Tables, load, profiles
 from ntlab_whea import Whea, cper, evidence
 from ntlab_ws2003 import Ws2003
@@ -24,6 +24,14 @@ C4, OTHER = load("contoso-c4").freeze(), load("opteron-4s").freeze()
 MODULE = Component("memory", 2, (1, 3))
 FAN = Component("pci", next(iter(chassis_parts(C4))))
 HOUR = 3_600_000_000_000
+
+test_conformance = conformance(
+    "contoso_pshed",
+    idle={
+        "pshed_set_source": "administrators set sources, not experiments: tested below",
+        "pshed_injectable": "administrators inject errors, not experiments: tested below",
+    },
+)
 
 
 def error(component: Component = MODULE, severity: Any = "corrected") -> HardwareError:

@@ -16,14 +16,15 @@ def write_distribution(
     plugins: Mapping[str, str] | None = None,
     hardware: Mapping[str, str] | None = None,
     modules: Mapping[str, str],
+    readme: str = "",
 ) -> None:
     """A distribution on disk.
 
-    `plugins` and `hardware`: entry point name -> object; `modules`: file -> content.
+    `plugins` and `hardware`: entry point name -> object; `modules`: file -> content; `readme`: its content.
     """
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n\n{readme}")
     groups = {"ntlab.plugins": plugins or {}, "ntlab.hardware": hardware or {}}
     lines = [
         line

@@ -99,7 +99,15 @@ class _Page:
         project = tomllib.loads((self.here / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         groups = project["entry-points"]
         plugins, hardware = groups.get("ntlab.plugins"), groups.get("ntlab.hardware")
-        write_distribution(self.site, project["name"], plugins=plugins, hardware=hardware, modules={})
+        readme = self.here / project["readme"] if "readme" in project else None
+        write_distribution(
+            self.site,
+            project["name"],
+            plugins=plugins,
+            hardware=hardware,
+            modules={},
+            readme="" if readme is None else readme.read_text(encoding="utf-8"),
+        )
         self.paths = [self.site, self.here, *self.paths]
 
     def _run(self, command: str) -> list[str]:

@@ -37,9 +37,12 @@ class Begun:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.project = tomllib.loads((place / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        name = self.project["name"]
         write_distribution(
-            place.parent / "site", name, plugins=self.project["entry-points"]["ntlab.plugins"], modules={}
+            place.parent / "site",
+            self.project["name"],
+            plugins=self.project["entry-points"]["ntlab.plugins"],
+            modules={},
+            readme=(place / "README.md").read_text(encoding="utf-8"),
         )
         folders = [place.parent / "site", place, Path(ntlab.__file__).parents[1]]
         self.path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])

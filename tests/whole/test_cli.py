@@ -126,6 +126,23 @@ class TestCommands:
         assert shown["before"] not in out
         assert "ends of after" in out
 
+    def test_ablate(self, capsys: Captured, tmp_path: Path) -> None:
+        asked = ["ablate", "toy-turns", "--metric", "switches", "--jobs", "1", "--out", str(tmp_path)]
+        asked += ["--factor", "toy_short", "--factor", "toy_short.quantum=60 ms,6 ms", "--seeds", "2"]
+        found = printed(capsys, *asked, "--set", "workload.threads=2", "--json")
+        assert found == json.loads((tmp_path / "toy-turns.ablation.json").read_text())
+        ablation = found["ablation"]
+        turns, plugin = ablation["factors"][1], ablation["factors"][0]
+        assert (turns["name"], turns["needs"]) == ("toy_short.quantum", ["toy_short"])
+        assert plugin["alone"]["mean"] == 0  # with turns as long as before it changes nothing
+        assert turns["last"] == ablation["whole"]
+        assert main(["rerun", str(tmp_path), "--jobs", "1"]) == 0
+        capsys.readouterr()
+        assert main([*asked, "--hardware", "smp-4", "--runs", "6", "--order", "1"]) == 0
+        out = capsys.readouterr().out
+        assert "toy-turns on smp-4, 2 seeds, all 3 combinations" in out
+        assert "together" not in out
+
     def test_experiments(self, capsys: Captured) -> None:
         first = printed(capsys, "experiments", "--json")[0]
         assert (first["name"], first["arms"]) == ("toy-turns", ["before", "after"])
@@ -234,6 +251,19 @@ MISTAKES = [
     (["run", "toy-turns", "--arm", "before"], "--arm: has no effect without --view"),
     (["run", "toy-turns", "--view", "ends", "--out", "x"], "--out: has no effect with --view"),
     (["run"], "the following arguments are required"),
+    (["ablate", "toy-turns"], "the following arguments are required: --metric"),
+    (
+        ["ablate", "toy-turns", "--metric", "swiches", "--jobs", "1"],
+        "--metric, with nothing on: unknown metric 'swiches'; expected one of",
+    ),
+    (["ablate", "toy-turns", "--metric", "x", "--base", "befor"], "--base: unknown arm 'befor'"),
+    (["ablate", "toy-turns", "--metric", "x", "--full", "before"], "'before' and 'before' do not differ"),
+    (["ablate", "toy-turns", "--metric", "x", "--factor", "toy_shot"], "did you mean 'toy_short'?"),
+    (["ablate", "toy-turns", "--metric", "x", "--runs", "5"], "--runs: 5 runs are too few"),
+    (
+        ["ablate", "toy-turns", "--metric", "switches", "--factor", "toy_raiser", "--jobs", "1"],
+        "plugin 'toy_raiser', hook 'machine_booted': ZeroDivisionError: raised in boot",
+    ),
     (["claims", "toy-more-swiches"], "unknown claim 'toy-more-swiches'"),
     (["plugins", "show", "toy_bass"], "unknown plugin 'toy_bass'"),
     (["plugins", "order", "toy-trun"], "unknown experiment 'toy-trun'"),

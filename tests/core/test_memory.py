@@ -18,6 +18,7 @@ from ntlab.hooks import hookimpl
 from ntlab.machine import (
     AddressSpace,
     Allocate,
+    Compute,
     Extent,
     Flow,
     Free,
@@ -37,7 +38,7 @@ from ntlab.machine.accesses import STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, FREE, MODIFIED, STANDBY, STATES, TRANSITION, ZEROED, FreeRuns
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, MIB
-from ntlab.testing import boot, bursts
+from ntlab.testing import Recorder, boot, bursts, rules
 from ntlab.topology import Tables, Topology, load
 
 PAGE = 4 * KIB
@@ -696,3 +697,25 @@ def test_counters_have_the_names_that_windows_uses() -> None:
     assert counters[r"Memory\Demand Zero Faults/sec"] == 100
     assert counters[r"NUMA Node Memory(0)\Available MBytes"] == 156 * PAGE / MIB
     assert counters[r"NUMA Node Memory(1)\Total MBytes"] == 1
+
+
+def test_the_first_access_of_a_machine_stops_and_goes_on_with_its_thread() -> None:
+    # Stretches are under way when the machine first has a reason to watch context switches.
+    def run(others: int) -> tuple[int, int]:
+        machine = boot(plugins=[rules(quantum=5_000)], trace=True)
+        process = machine.create_process("p")
+        region = machine.memory.space(process).allocate(8)
+        assert region is not None
+        machine.memory.populate(region, 0)
+        for _ in range(others):
+            machine.create_thread(process, bursts(200_000))
+        machine.create_thread(process, iter([Compute(1_000), Touch(region)]), name="touches")
+        machine.run()
+        end = Recorder(machine)("Thread/End", tid="touches").one()
+        return end.time, int(end["run_time"])
+
+    alone, work = run(0)
+    assert alone == work > 50_000
+    turns = -(-work // 5_000)
+    assert run(1) == (work + turns * 5_000, work)
+    assert run(2) == (work + turns * 10_000, work)

@@ -38,16 +38,8 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     traced = tracer.packer(CSWITCH) is not None
     pack_switch, record, cswitch = tracer.packer(CSWITCH) or (_nothing, _nothing, 0)
     pack_ready, _, ready_thread = tracer.packer(READY_THREAD) or (_nothing, _nothing, 0)
-    on_switch = scheduler._on_switch
-    begin_turn = scheduler._begin_turn
-    if scheduler._turn_length is not None:
-        observe = on_switch
-
-        def on_switch(processor: Processor, old: Thread, new: Thread) -> None:
-            if observe is not None:
-                observe(processor, old, new)
-            begin_turn(processor, new)
-
+    watchers = scheduler.switch_watchers  # this very list: some join while the machine runs
+    begin_turn = scheduler._begin_turn if scheduler._turn_length is not None else None
     # Whether it is known, when a turn is over, how long the next one is and who has it.
     turns_known = scheduler._turn_length is None and not scheduler._ordered
     at_quantum_end = scheduler._priority_at_quantum_end
@@ -129,8 +121,11 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                         pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
                                     old.priority, old.state, old.wait_reason, thread.ready_since)
                     )  # fmt: skip
-                if on_switch is not None:
-                    on_switch(processor, old, thread)
+                if watchers:
+                    for watch in watchers:
+                        watch(processor, old, thread)
+                if begin_turn is not None:
+                    begin_turn(processor, thread)
                 if switch_cost:
                     return advance(processor, event)
                 left = thread.remaining
@@ -270,8 +265,11 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
                             low, READY, old.wait_reason, now)
             )  # fmt: skip
-        if on_switch is not None:
-            on_switch(processor, old, thread)
+        if watchers:
+            for watch in watchers:
+                watch(processor, old, thread)
+        if begin_turn is not None:
+            begin_turn(processor, thread)
         processor.plan = None
         delay = expired(processor)
         if delay is not None:

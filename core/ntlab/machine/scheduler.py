@@ -25,6 +25,8 @@ from ntlab.machine.threads import HELD, READY, RUNNING, TERMINATED, WAITING, Com
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
 
+SwitchWatcher = Callable[[Processor, Thread | None, Thread | None], None]
+
 IDLE_TID = 0
 STEPS_AT_ONE_INSTANT = 1_000_000
 NEW_TURN = FOREVER
@@ -70,14 +72,17 @@ class Scheduler:
         self._run_limit = hooks.run_limit
         self._on_ready = hooks.thread_ready
         self._on_charge = hooks.thread_charged
-        self._on_switch = hooks.context_switched
+        # Called at each context switch. The list stays the same one: the hot path holds it.
+        self.switch_watchers: list[SwitchWatcher] = []
+        if hooks.context_switched is not None:
+            self.switch_watchers.append(hooks.context_switched)
         tracer = machine.tracer
         self._trace_switch = tracer.emitter(CSWITCH)
         self._trace_ready = tracer.emitter(READY_THREAD)
         self._trace_start = tracer.emitter(THREAD_START)
         self._trace_end = tracer.emitter(THREAD_END)
         # What the hot path need not look at: each saves a test or a call in every dispatch.
-        self._noted = self._trace_switch is not None or self._on_switch is not None
+        self._noted = self._trace_switch is not None or bool(self.switch_watchers)
         self._at_once = False  # a program may go on within the present event
         self._selective = self._run_limit is not None  # whether the first ready thread may be refused
         self._choose_actions()
@@ -467,8 +472,8 @@ class Scheduler:
                     (now, CSWITCH.id, processor.index, new.id, old.id, new.priority,
                      old.priority, old.state, old.wait_reason, new.ready_since)
                 )  # fmt: skip
-        if self._on_switch is not None:
-            self._on_switch(processor, old, new)
+        for watcher in self.switch_watchers:
+            watcher(processor, old, new)
 
     def _limit(self, thread: Thread, processor: Processor) -> bool:
         """Whether plugins let the thread run here now. If not, it is held back."""
@@ -679,17 +684,10 @@ class Scheduler:
 
     # -- for mechanisms above: locks, interrupts, virtual processors ------------------------------------
 
-    def watch_switches(self, watcher: Callable[[Processor, Thread | None, Thread | None], None]) -> None:
+    def watch_switches(self, watcher: SwitchWatcher) -> None:
         """Call `watcher(processor, old, new)` at each context switch from now on, before plugins see it."""
-        others = self._on_switch
-
-        def both(processor: Processor, old: Thread | None, new: Thread | None) -> None:
-            watcher(processor, old, new)
-            others(processor, old, new)
-
-        self._on_switch = watcher if others is None else both
+        self.switch_watchers.insert(0, watcher)
         self._noted = True
-        self._choose_actions()
 
     def grant(self, thread: Thread) -> int:
         """End a thread's present work: its program goes on when it next runs. Returns what was left."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import cycle
 from typing import Any, get_args
 
 import pytest
@@ -13,20 +11,12 @@ from hypothesis import strategies as st
 from ntlab.hooks import Mode
 from ntlab.machine import (
     NOMINAL,
-    Acquire,
     Compute,
-    Disk,
-    File,
     Machine,
-    Read,
-    Release,
-    Request,
     Sleep,
-    Touch,
-    Write,
 )
-from ntlab.quantities import KIB, MIB, MICROSECOND, MILLISECOND, Duration
-from ntlab.testing import Faults, Recorder, boot, bursts, small_tables
+from ntlab.quantities import MIB, MICROSECOND, MILLISECOND, Duration
+from ntlab.testing import Faults, Recorder, boot, bursts, exercise, small_tables
 from ntlab.testing.faults import KINDS, Kind
 from ntlab_enlightened_spinlocks import EnlightenedSpinlocks
 from ntlab_fair_share import FairShare
@@ -42,38 +32,10 @@ FEATURES = [Ws2003, EnlightenedSpinlocks, FairShare, NumaHome, PagingWrites, Whe
 
 
 def busy(*plugins: object, seed: int = 0, hooks: Mode = "direct", lasts: int = 20 * MS) -> Machine:
-    """A machine with a thread for each mechanism that may be disturbed."""
+    """A machine on which everything that may be disturbed is in use."""
     machine = boot(plugins=plugins, tables=TABLES, seed=seed, trace=True, hooks=hooks)
-    process = machine.create_process("work")
-    disk = Disk(machine, "D:", _model(machine)) if not machine.io.devices else machine.io.devices[0]
-    file = File("f", disk, 0, MIB)
-    lock = machine.create_lock("lock")
-    region = machine.memory.space(process).allocate(300)
-    assert region is not None
-    writes = [Write(file, 64 * KIB * i, 4 * KIB) for i in range(8)]
-    reads = [Read(file, 64 * KIB * i, 64 * KIB) for i in range(8)]
-    for requests in (
-        [Compute(70 * US), Sleep(30 * US)],
-        [Acquire(lock), Compute(20 * US), Release(lock), Compute(5 * US)],
-        [Acquire(lock), Compute(10 * US), Release(lock), Sleep(50 * US)],
-        [Touch(region, page, 30, write=True) for page in range(0, 270, 15)],
-        [*reads, Compute(10 * US), *writes],
-    ):
-        machine.create_thread(process, _for(lasts, machine, requests))
+    exercise(machine, lasts)
     return machine
-
-
-def _model(machine: Machine) -> Any:
-    from ntlab.machine.disks import disk_model
-
-    return disk_model(machine.io.policy.disk)
-
-
-def _for(duration: int, machine: Machine, requests: list[Request]) -> Iterator[Request]:
-    for request in cycle(requests):
-        yield request
-        if machine.engine.now > duration and not isinstance(request, Acquire | Compute):
-            return
 
 
 def check(machine: Machine) -> None:

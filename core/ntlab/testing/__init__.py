@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ntlab.testing.kit import Broken, NotShown, conformance, conformance_rules
     from ntlab.testing.machines import boot, bursts, rules, small_tables
     from ntlab.testing.mixing import covering_sets
+    from ntlab.testing.programs import exercise
     from ntlab.testing.recorder import Recorder, Records, Stretch
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "compare_golden": "golden",
     "conformance": "kit",
     "conformance_rules": "kit",
+    "exercise": "programs",
     "rules": "machines",
     "small_tables": "machines",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "conformance",
     "conformance_rules",
     "covering_sets",
+    "exercise",
     "rules",
     "small_tables",
 ]

@@ -1,0 +1,131 @@
+"""Threads that use every mechanism of a machine, so that a plugin meets all of them in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ntlab.machine import (
+    Acquire,
+    Allocate,
+    CompletionPort,
+    Compute,
+    Dequeue,
+    Disk,
+    File,
+    Free,
+    Machine,
+    Post,
+    Process,
+    Program,
+    Read,
+    Release,
+    RunOn,
+    Sleep,
+    SpinLock,
+    Touch,
+    Write,
+)
+from ntlab.quantities import KIB, MICROSECOND, MILLISECOND
+
+US = MICROSECOND
+PAGES = 300
+BLOCK = 64 * KIB
+BLOCKS = 8
+
+
+def exercise(machine: Machine, duration: int = 20 * MILLISECOND, name: str = "exercise") -> Process:
+    """Set threads going that use all there is, again and again for `duration` ns.
+
+    One computes and sleeps, two contend for a spinlock, one touches memory, one reads and writes a disk, one
+    moves between processors, and one sends packets to another through a completion port. They make no
+    random choice, and all of them end. Returns their process.
+    """
+    process = machine.create_process(name)
+    end = machine.engine.now + duration
+
+    def rounds() -> Iterator[int]:
+        """Counts until time is up, once at least."""
+        number = 0
+        while number == 0 or machine.engine.now < end:
+            yield number
+            number += 1
+
+    lock = machine.create_lock(name)
+    port = CompletionPort(machine, name)
+    programs = {
+        "computes": _computes(rounds()),
+        "locks": _locks(rounds(), lock, 20 * US, 5 * US),
+        "locks too": _locks(rounds(), lock, 10 * US, 50 * US),
+        "touches": _touches(rounds(), machine),
+        "reads": _reads(rounds(), File(name, _disk(machine), 0, BLOCKS * BLOCK)),
+        "moves": _moves(rounds(), machine.scheduler.all_mask),
+        "sends": _sends(rounds(), port),
+        "receives": _receives(port),
+    }
+    for what, program in programs.items():
+        machine.create_thread(process, program, name=f"{name}: {what}")
+    return process
+
+
+def _computes(rounds: Iterator[int]) -> Program:
+    for _ in rounds:
+        yield Compute(30 * US)
+        yield Sleep(70 * US)
+
+
+def _locks(rounds: Iterator[int], lock: SpinLock, hold: int, pause: int) -> Program:
+    for _ in rounds:
+        yield Acquire(lock)
+        yield Compute(hold)
+        yield Release(lock)
+        yield Sleep(pause)
+
+
+def _touches(rounds: Iterator[int], machine: Machine) -> Program:
+    region: Any = yield Allocate(max(1, min(PAGES, machine.memory.available // 2)))
+    if region is None:
+        return
+    for number in rounds:
+        first = 15 * number % region.pages
+        count = min(30, region.pages - first)
+        yield Touch(region, first, count, write=number % 2 == 0, accesses=8)
+        yield Sleep(50 * US)
+    yield Free(region)
+
+
+def _reads(rounds: Iterator[int], file: File) -> Program:
+    for number in rounds:
+        block = number % BLOCKS
+        yield Read(file, block * BLOCK, BLOCK)
+        yield Write(file, block * BLOCK, 4 * KIB)
+
+
+def _moves(rounds: Iterator[int], processors: int) -> Program:
+    for number in rounds:
+        yield RunOn(1 << number % processors.bit_length())
+        yield Compute(10 * US)
+        yield Sleep(30 * US)
+
+
+def _sends(rounds: Iterator[int], port: CompletionPort) -> Program:
+    for _ in rounds:
+        yield Post(port, key=1)
+        yield Sleep(40 * US)
+    yield Post(port, key=0)
+
+
+def _receives(port: CompletionPort) -> Program:
+    key = 1
+    while key:
+        packet: Any = yield Dequeue(port)
+        key = packet.key
+        yield Compute(15 * US)
+
+
+def _disk(machine: Machine) -> Disk:
+    """Any disk of the machine, or a new one where it has none."""
+    for device in machine.io.devices:
+        if isinstance(device, Disk):
+            return device
+    return machine.io.create_disk("D:")

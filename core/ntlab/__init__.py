@@ -4,6 +4,7 @@
 
     ntlab.run("numa-home")              # an experiment: its arms, measured
     ntlab.claims(["N4"])                # what is claimed of a ledger row, judged
+    ntlab.ablate("paging-writes", "reads")  # which of the differences between its arms does that
     ntlab.topology("opteron-4s")        # a machine
 
 What describes a plugin is here at once; everything else is imported when it is first used, so `import ntlab`

@@ -186,6 +186,12 @@ def test_some_factors_are_asked_for_and_the_rest_is_one(ablate: Make) -> None:
     assert numbers(found) == {"f + a": (101,) * 4, "b": (10,) * 4}
 
 
+def test_what_is_joined_or_added_leaves_the_others(ablate: Make) -> None:
+    plugins = "a = {}, b = {}, f = {}"
+    found = ablate("a + 10 * b + 100 * (f > 0) + n", plugins, factors=["b+a", "workload.n=0,5"])
+    assert numbers(found) == {"b + a": (11,) * 4, "workload.n": (5,) * 4, "f": (100,) * 4}
+
+
 def test_an_option_of_a_plugin_counts_where_the_plugin_is_on(ablate: Make) -> None:
     found = ablate("a", "a = { size = 9 }", factors=["a.size=2,7"])
     assert found.whole.mean == 7

@@ -135,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         "--factor",
         action="append",
         default=[],
-        metavar="NAME|NAME=OFF,ON",
-        help="switch this plugin or PLUGIN.OPTION by itself, NAME+NAME together (default: each difference)",
+        metavar="NAME|NAME+NAME|NAME=OFF,ON",
+        help="switch this plugin or PLUGIN.OPTION by itself and the rest together (default: each difference)",
     )
     ablate.add_argument(
         "--split", action="append", default=[], metavar="PLUGIN", help="switch each option of this plugin"

@@ -2,6 +2,7 @@
 
 A run goes one way through these modules: `registry` (what is installed) and `options` (typed settings) give
 `experiment` (what is to be compared), `runner` turns that into runs, `statistics` and `claims` judge them,
-`results` keeps them. `tables`, `listings` and `hardware` show them. `api` is the face of it all, for Python
-and for the command line.
+`results` keeps them. `ablation` makes an experiment of the differences between two arms of another, by a plan
+of `designs`. `tables`, `listings` and `hardware` show them. `api` is the face of it all, for Python and for the
+command line.
 """

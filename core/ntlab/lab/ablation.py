@@ -167,25 +167,29 @@ def _toml_or_text(text: str) -> Any:
 
 
 class _Choice:
-    """Which factors there are: each difference, or those that are asked for and one for all the rest."""
+    """Which factors there are: each difference between the arms, and what is asked for besides.
+
+    Where a difference is asked for by its name, only those that are named are switched by themselves, and
+    the rest together.
+    """
 
     def __init__(self, base: Arm, full: Arm, experiment: Experiment, registry: Registry) -> None:
-        self._base, self._full = base, full
+        self._full = full
         self._use = experiment.use
         self._registry = registry
         self._left = {change.name: change for change in differences(base, full)}
         self._known = list(self._left)
 
     def factors(self, asked: Sequence[tuple[str, Levels | None]]) -> tuple[Factor, ...]:
-        if not asked:
-            return tuple(Factor(name, (change,)) for name, change in self._left.items())
         found = []
         for name, levels in asked:
             parts = [part.strip() for part in name.split("+")] if levels is None else [name]
             found.append(Factor(" + ".join(parts), tuple(self._take(part, levels) for part in parts)))
-        if self._left:
-            name = next(iter(self._left)) if len(self._left) == 1 else "the rest"
-            found.append(Factor(name, tuple(self._left.values())))
+        named = any(name in self._known for name, levels in asked if levels is None)
+        if named and len(self._left) > 1:
+            found.append(Factor("the rest", tuple(self._left.values())))
+        else:
+            found += [Factor(name, (change,)) for name, change in self._left.items()]
         taken = [change.name for factor in found for change in factor.changes]
         for name in taken:
             if taken.count(name) > 1:

@@ -93,11 +93,10 @@ def ablate(
     """Which of the differences between two arms cause the effect: run their combinations and compare.
 
     `base` and `full` are the arms (default: the experiment's first and last), `metric` is what is looked at.
-    Each plugin that only one of them uses and each option that they set differently is a factor; or those
-    that `factors` names, and what is left as one: a name, "NAME+NAME" for what is switched together, or
-    "NAME=OFF,ON" for an option with levels of its own, as text or as {"NAME": (OFF, ON)}. A plugin in `split`
-    that only `full` uses is taken apart: `base` gets it too, with its neutral options, and each other option
-    is a factor.
+    Each plugin that only one of them uses and each option that they set differently is a factor. `factors`
+    joins some ("NAME+NAME"), adds or changes one ("NAME=OFF,ON", or {"NAME": (OFF, ON)}), or says which are
+    switched by themselves ("NAME") and which, the rest, together. A plugin in `split` that only `full` uses
+    is taken apart: `base` gets it too, with its neutral options, and each other option is a factor.
 
     There are at most `runs` runs. If all combinations are more, a fraction of them is run, and what it cannot
     tell apart is said. `order` is the most factors of an interaction that is shown. The other arguments, and

@@ -209,6 +209,19 @@ def test_plugins_of_both_arms_or_of_none(ablate: Make) -> None:
     assert numbers(found) == {"a": (3,) * 4, "b": (10,) * 4}
 
 
+def test_ends_are_called_as_the_arms_that_they_are(ablate: Make) -> None:
+    def ends(**asked: Any) -> list[str]:
+        (shown, *_) = ablate("a + n", "a = {}", more="workload = { n = 1 }", **asked).tables()
+        return [row[0] for row in shown.rows[:2]]
+
+    assert (
+        ends() == ends(factors=["a"]) == ends(factors=["a+workload.n"]) == ["all off (low)", "all on (high)"]
+    )
+    assert ends(factors=["workload.n=0,2"]) == ["all off (low)", "all on"]
+    assert ends(factors=["workload.n=2,1"]) == ["all off", "all on (high)"]
+    assert ends(factors=["b"]) == ["all off (low)", "all on"]
+
+
 def test_hardware_as_asked(ablate: Make) -> None:
     found = ablate("a * nodes", "a = {}", factors=["hardware=uni,opteron-4s"])
     assert numbers(found) == {"hardware": (0, 3, 1.5, 1.5), "a": (1, 4, 2.5, 2.5)}

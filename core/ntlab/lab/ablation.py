@@ -145,6 +145,10 @@ def combined(base: Arm, factors: Sequence[Factor], on: Iterable[int], registry: 
     )
 
 
+def _like(arm: Arm, other: Arm) -> Arm:
+    return attrs.evolve(other, name=arm.name, title=arm.title)
+
+
 def parse_factor(text: str) -> tuple[str, Levels | None]:
     """Name and levels of ``--factor``: NAME, NAME+NAME or NAME=OFF,ON, the values as those of ``--set``."""
     name, equals, values = text.partition("=")
@@ -309,12 +313,17 @@ def _with_neutral(base: Arm, full: Arm, name: str, registry: Registry) -> Arm:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What is switched, between which arms, and in which combinations. `split` are the plugins that are taken
-    apart; `order` is how many factors the largest interactions to be shown have."""
+    """What is switched, between which arms, and in which combinations.
+
+    `base` and `full` are arms, which `ends` says again where all off and all on are just these, and not with
+    levels of the user's own. `split` are the plugins that are taken apart; `order` is how many factors the
+    largest interactions to be shown have.
+    """
 
     experiment: str
     base: str
     full: str
+    ends: tuple[str, str]
     factors: tuple[Factor, ...]
     split: tuple[str, ...]
     design: Design
@@ -393,10 +402,15 @@ def plan(
             where="--order",
             expected=f"at most 2, or --runs {(1 << len(chosen)) * experiment.seeds}",
         )
+    every = range(len(chosen))
     planned = Plan(
         experiment=experiment.name,
         base=low.name,
         full=high.name,
+        ends=(
+            low.name if low == _like(low, combined(low, chosen, (), registry, "")) else "",
+            high.name if high == _like(high, combined(low, chosen, every, registry, "")) else "",
+        ),
         factors=chosen,
         split=tuple(split),
         design=made,
@@ -619,13 +633,14 @@ class Ablation(Result):
         run = f"all {len(design.combinations)} combinations"
         if isinstance(design, Fraction):
             run = f"{len(design.combinations)} of {1 << len(design.factors)} combinations"
+        low, high = (f" ({arm})" if arm else "" for arm in self.plan.ends)
         ends = [self.values[0], self.values[design.everything]]
         off, on = (format_estimate(estimate(values), self.unit) for values in ends)
         return Shown(
             ["", f"{self.metric}>"],
             [
-                [f"all off ({self.plan.base})", off],
-                [f"all on ({self.plan.full})", on],
+                [f"all off{low}", off],
+                [f"all on{high}", on],
                 ["effect", format_signed(self.whole, self.unit)],
             ],
             f"{self.plan.experiment} on {experiment.hardware}, {seeds}, {run}",

@@ -41,7 +41,8 @@ class WorkloadInfo:
 class PluginInfo:
     """What ntlab knows of a plugin class before it is built.
 
-    `release` is the first release that has the feature; `ledger` the rows it provides; `requires`,
+    `release` is the first release that has the feature, None for one that is of none, and so is used only
+    where it is named; `ledger` the rows it provides; `requires`,
     `conflicts`, `after` and `before` name other plugins; `hookspecs` are modules that specify hooks of its
     own, which plugins that require it may answer. `neutral` holds option values, as an experiment writes
     them, with which the plugin changes nothing at all; None where there are none.
@@ -49,7 +50,7 @@ class PluginInfo:
 
     name: str
     summary: str
-    release: Release
+    release: Release | None
     ledger: tuple[str, ...]
     requires: tuple[str, ...]
     conflicts: tuple[str, ...]
@@ -59,6 +60,11 @@ class PluginInfo:
     hookspecs: tuple[ModuleType, ...]
     neutral: Mapping[str, Any] | None = None
     cls: type
+
+    @property
+    def age(self) -> int:
+        """Its release's place among the releases; after all of them for one that is of none."""
+        return len(RELEASES) if self.release is None else RELEASES.index(self.release)
 
 
 def option(
@@ -91,9 +97,12 @@ def option(
     return attrs.field(default=default, kw_only=True, validator=in_range, metadata=metadata)
 
 
-def state(factory: Callable[[], Any]) -> Any:
-    """A field that is not an option: what the plugin remembers while a machine runs."""
-    return attrs.field(init=False, factory=factory, repr=False, eq=False)
+def state(factory: Callable[[], Any], *, init: Literal[False] = False) -> Any:
+    """A field that is not an option: what the plugin remembers while a machine runs.
+
+    `init` tells type checkers that the constructor does not take it.
+    """
+    return attrs.field(init=init, factory=factory, repr=False, eq=False)
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(option, state))
@@ -101,7 +110,7 @@ def plugin(
     *,
     name: str,
     summary: str,
-    release: Release,
+    release: Release | None = None,
     ledger: tuple[str, ...] = (),
     requires: tuple[str, ...] = (),
     conflicts: tuple[str, ...] = (),
@@ -115,7 +124,7 @@ def plugin(
 
     The arguments are those of `PluginInfo`.
     """
-    if release not in RELEASES:
+    if release is not None and release not in RELEASES:
         raise PluginError(f"unknown release {release!r}; expected one of {', '.join(RELEASES)}", plugin=name)
     others = {"requires": requires, "conflicts": conflicts, "after": after, "before": before}
     for key, names in (*others.items(), ("ledger", ledger)):

@@ -18,6 +18,7 @@ from ntlab import plugin
 from ntlab.errors import PluginError, UnknownNameError, UserError
 from ntlab.lab.registry import InstalledPlugin, Registry, installed
 from ntlab.plugin import RELEASES, plugin_info
+from ntlab.testing import boot
 
 Use = Callable[..., None]
 
@@ -206,6 +207,23 @@ def test_presets_are_what_plugins_say() -> None:
     assert known.preset("ws2008r2") == ["base", "new_queue"]
     with pytest.raises(UnknownNameError, match="did you mean 'ws2008'"):
         known.preset("ws2009")
+
+
+def test_a_plugin_of_no_release_is_in_no_preset_and_asked_before_those_of_all() -> None:
+    known = registry(base={"release": "ws2003"}, late={"release": "ws2008r2"}, other={"release": None})
+    assert known.preset("ws2008r2") == ["base", "late"]
+    assert known.solve(["base", "late", "other"]) == ["other", "late", "base"]
+    assert known.plugin("other").info.release is None
+    assert plugin_info(known.plugin("other").info.cls).age == len(RELEASES)
+
+
+def test_the_machine_is_of_the_latest_release_of_its_plugins() -> None:
+    def of(*releases: str | None) -> str:
+        known = registry(**{f"p{at}": {"release": release} for at, release in enumerate(releases)})
+        return boot(plugins=[known.plugin(name).info.cls() for name in known.names()]).release
+
+    assert of(None, "ws2008", None, "ws2003") == "ws2008"
+    assert of(None) == of() == "ws2003"
 
 
 def test_installed_plugins_are_found(toy: None) -> None:

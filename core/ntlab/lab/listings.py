@@ -31,7 +31,7 @@ class PluginList(Report):
 
     def tables(self) -> list[Table]:
         rows = [
-            [plugin.name, plugin.info.release, " ".join(plugin.info.ledger), plugin.info.summary]
+            [plugin.name, plugin.info.release or "", " ".join(plugin.info.ledger), plugin.info.summary]
             for plugin in self.plugins
         ]
         return [Table(["plugin", "release", "ledger", "summary"], rows)]

@@ -240,18 +240,20 @@ class Registry:
         if release not in RELEASES:
             raise UnknownNameError("release", release, RELEASES, where=where)
         try:
-            age = {name: RELEASES.index(self.plugin(name).info.release) for name in self.names()}
+            infos = {name: self.plugin(name).info for name in self.names()}
         except PluginError as error:
             raise UserError(
                 f"which plugins belong to {release!r} cannot be told: {error}",
                 where=where,
                 expected="that plugin mended or uninstalled, or the plugins named instead of a release",
             ) from error
-        members = [name for name in self.names() if age[name] <= RELEASES.index(release)]
+        members = [name for name in infos if infos[name].age <= RELEASES.index(release)]
         return [
             name
             for name in members
-            if not any(age[other] > age[name] and self._conflict(name, other) for other in members)
+            if not any(
+                infos[other].age > infos[name].age and self._conflict(name, other) for other in members
+            )
         ]
 
     def solve(self, names: Iterable[str], where: str = "") -> list[str]:
@@ -303,9 +305,7 @@ class Registry:
         # The one that follows waited for this one, or for none: then it came after by release or name.
         return [
             said.get((one, then))
-            or (
-                "later release" if self.plugin(one).info.release != self.plugin(then).info.release else "name"
-            )
+            or ("later release" if self.plugin(one).info.age != self.plugin(then).info.age else "name")
             for one, then in pairwise(order)
         ]
 
@@ -358,7 +358,7 @@ def _topological(
             waiting_for[name] += 1
 
     def key(name: str) -> tuple[int, str]:
-        return -RELEASES.index(infos[name].release), name
+        return -infos[name].age, name
 
     ready = [key(name) for name, count in waiting_for.items() if count == 0]
     heapq.heapify(ready)

@@ -85,7 +85,7 @@ class Machine:
         self.streams = Streams(seed) if self.checks is None else WatchedStreams(seed, self.checks.drawn)
         self.manager = hook_manager(self.plugins)
         self.hooks: Any = bind(self.manager, mode=hooks, watch=self.checks)
-        releases = [plugin_info(plugin).release for plugin in self.plugins]
+        releases = [release for plugin in self.plugins if (release := plugin_info(plugin).release)]
         self.release = max(releases, key=RELEASES.index, default="ws2003")
         kernel = self.hooks.architecture(self) if self.hooks.architecture is not None else None
         self.architecture: str = kernel if kernel is not None else "x64"

@@ -40,7 +40,7 @@ from ntlab.lab.options import Place, Setting, build, options_written, type_name,
 from ntlab.lab.registry import InstalledPlugin, Registry, installed
 from ntlab.lab.results import ClaimResult, judge
 from ntlab.lab.runner import Hooks, Job, Run, jobs_of, observe, simulate
-from ntlab.plugin import RELEASES, implemented, options_of
+from ntlab.plugin import implemented, options_of
 from ntlab.quantities import MILLISECOND
 from ntlab.topology import Tables, load
 
@@ -699,7 +699,7 @@ def _beside_others(kit: _Kit) -> Iterator[Finding]:
             continue  # the experiment is none without it
         for plugin, hook in sorted(alone - asked):
             info = registry.plugin(plugin).info
-            older = RELEASES.index(info.release) < RELEASES.index(mine.release)
+            older = info.age < mine.age
             declared = plugin in (*mine.before, *mine.conflicts) or mine.name in info.after
             if not (older or declared or plugin in _required(mine.name)):
                 yield (

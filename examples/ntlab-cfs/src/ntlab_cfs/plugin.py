@@ -27,7 +27,6 @@ ENDLESS = 1 << 60
 @plugin(
     name="cfs",
     summary="Each thread has its share of a processor, by weight, and soon: a completely fair scheduler.",
-    release="ws2003",
     before=("ws2003",),
     workloads=(Desk,),
 )

@@ -19,14 +19,16 @@ Call = Callable[..., Any]
 
 
 class Watch:
-    """Who is being asked what. `asked` holds (plugin, hook), the innermost last."""
+    """Who is being asked what. `asked` holds (plugin, hook), the innermost last; `ever` all that were."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.ever: set[tuple[str, str]] = set()
 
     def begin(self, plugin: str, hook: str) -> None:
         """A plugin is about to be asked."""
         self.asked.append((plugin, hook))
+        self.ever.add((plugin, hook))
 
     def end(self) -> None:
         """The innermost plugin has answered, or raised."""

@@ -55,15 +55,18 @@ class Checks(Watch):
         self._core = _Contents()
 
     def know(self, plugin: str, cls: type) -> None:
-        """The package that holds `cls` belongs to that plugin."""
-        names = self.owners.setdefault(_package(cls.__module__), [])
+        """The package that holds `cls` belongs to that plugin, unless it is ntlab's own."""
+        package = _package(cls.__module__)
+        if package == "ntlab":
+            return
+        names = self.owners.setdefault(package, [])
         if plugin not in names:
             names.append(plugin)
 
     def follow(self, other: Checks) -> None:
         """Go on as `other` did, whose machine has crashed."""
         self.closely_from, self._closely = other.closely_from, other._closely
-        self.owners = other.owners
+        self.owners, self.ever = other.owners, other.ever
 
     # -- who is asked, and who draws -----------------------------------------------------------------------
 

@@ -29,25 +29,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
-from types import CodeType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from ntlab.errors import NtlabError, UserError
+from ntlab.errors import NtlabError, PluginError, UserError
 from ntlab.lab.experiment import Arm, Claim, Experiment, find_experiment, resolve
 from ntlab.lab.options import Place, Setting, build, options_written, type_name, written
 from ntlab.lab.registry import InstalledPlugin, Registry, installed
 from ntlab.lab.results import ClaimResult, judge
 from ntlab.lab.runner import Hooks, Job, Run, jobs_of, observe, simulate
 from ntlab.plugin import implemented, options_of
-from ntlab.quantities import MILLISECOND
+from ntlab.quantities import MILLISECOND, Duration
+from ntlab.testing.faults import Faults
 from ntlab.topology import Tables, load
+
+if TYPE_CHECKING:
+    from ntlab.machine import Machine
 
 HASH_SEED = "4242"
 """What strings hash by in the other process; here it is anything else."""
 GLIMPSE = 100 * MILLISECOND
 """How long a run of others' is looked at, to see whether the plugin changes what does not use it."""
+FAULT_SEEDS = 3
+"""How many sequences of random faults a plugin must survive."""
+FAULTS_FOR = Duration(200 * MILLISECOND)
+"""How long each of them lasts."""
 SHOWN = 8
 """How many findings one failure tells."""
 
@@ -251,15 +258,6 @@ class _Kit:
         if self.name not in job.arm.plugins:
             return job
         return attrs.evolve(job, muted=tuple(f"{self.name}.{hook}" for hook in hooks) or (self.name,))
-
-    def users(self) -> set[str]:
-        """The plugins that cannot be without this one, itself too."""
-        found = {self.name}
-        while True:
-            more = {p.name for p in installed().plugins() if found.intersection(p.info.requires)}
-            if more <= found:
-                return found
-            found |= more
 
 
 def _resolved(name: str, registry: Registry, seeds: int | None = 1) -> Experiment:
@@ -544,7 +542,7 @@ def _neutral(kit: _Kit) -> Iterator[Finding]:
             yield f"neutral {option!r}: {said}", "write it as in an experiment, quantities with their unit"
             return
     judged = 0
-    users = kit.users()
+    users = _users(kit.name)
     for job, _ in kit.runs(on=True):
         plugins = job.arm.plugins
         if any(name in users for name in plugins if name != kit.name):
@@ -573,10 +571,9 @@ def _first_difference(one: Run, other: Run) -> str:
 
 
 def _own_means(kit: _Kit) -> Iterator[Finding]:
-    elsewhere = kit.elsewhere
-    if elsewhere.printed:
+    if kit.elsewhere.printed:
         yield (
-            f"in a new process, importing and running it printed {_quoted(elsewhere.printed)}",
+            f"in a new process, importing and running it printed {_quoted(kit.elsewhere.printed)}",
             "print nothing: output belongs to whoever runs ntlab; trace an event, or offer a view",
         )
     mends = {
@@ -594,7 +591,46 @@ def _own_means(kit: _Kit) -> Iterator[Finding]:
             mine = kit.session.noise.get(_key(quiet)) != noise
         if mine:
             yield f"{_where(job)}: it {noise}", mends[noise.partition(" ")[0]]
-            return
+            break
+    for job, _ in kit.one_of_each_workload():
+        error, mine = _checked(kit, job)
+        if mine:
+            yield f"{_where(job)}, hooks='checked': {error}", "`ntlab run EXPERIMENT --check` shows it again"
+
+
+def _faults(kit: _Kit) -> Iterator[Finding]:
+    survived = 0
+    error: NtlabError | None = None
+    for job, _ in kit.one_of_each_workload():
+        for seed in range(1, FAULT_SEEDS + 1):
+            error, mine = _checked(kit, attrs.evolve(job, seed=seed), faults=True)
+            survived += error is None
+            if error is not None and mine:
+                yield (
+                    f"{_where(attrs.evolve(job, seed=seed))}, with random faults: {error}",
+                    "any machine may do what Faults() does: find what was taken for granted",
+                )
+                return
+    if not survived:
+        raise NotShown(f"others break first: {error}")
+
+
+def _checked(kit: _Kit, job: Job, *, faults: bool = False) -> tuple[NtlabError | None, bool]:
+    """What the mode "checked" finds in a run, and whether that is this plugin's doing."""
+    error = _error(kit, job, faults)
+    if isinstance(error, PluginError):
+        return error, kit.name in error.plugin.split(" or ")
+    return error, error is not None and _error(kit, kit.muted(job), faults) is None
+
+
+def _error(kit: _Kit, job: Job, faults: bool) -> NtlabError | None:
+    beside = [Faults(until=FAULTS_FOR)] if faults else []
+    try:
+        tables = kit.session.tables(job.hardware)
+        observe(attrs.evolve(job, hooks="checked"), tables, lambda machine: None, beside)
+    except NtlabError as error:
+        return error
+    return None
 
 
 def _claims(kit: _Kit) -> Iterator[Finding]:
@@ -672,56 +708,80 @@ def _misses(kit: _Kit, job: Job, run: Run, hook: str) -> bool:
 
 
 def _beside_others(kit: _Kit) -> Iterator[Finding]:
-    registry = installed()
     mine = kit.plugin.info
+    judged = 0
     for job, _ in kit.one_of_each_workload():
-        crowd = _crowd(kit, job.arm)
-        together = _with_plugins(job, crowd)
-        others = [name for name in together.arm.plugins if name not in job.arm.plugins]
-        if not others:
+        crowd, alone = _company(kit, job)
+        if len(crowd) == len(job.arm.plugins):
             continue
-        without = {name: options for name, options in crowd.items() if name not in kit.users()}
+        judged += 1
         try:
-            asked = _asked(together, kit)
-        except UserError:
-            continue  # what the others need is not in this experiment
+            asked = _asked(_with_plugins(job, crowd), kit)
         except NtlabError as error:
-            if not _survives(kit, _with_plugins(job, without)):
-                continue
+            others = ", ".join(name for name in crowd if name not in job.arm.plugins)
             yield (
-                f"{_where(job)}, with {', '.join(others)} on too: {error}",
-                "do not rely on being alone, others answer hooks too; where it cannot be, say conflicts=",
+                f"{_where(job)}, with {others} on too: {error}",
+                "do not rely on being alone, others answer hooks too; if that cannot be, say conflicts=(...)",
             )
             continue
-        try:
-            alone = _asked(_with_plugins(job, without), kit)
-        except NtlabError:
-            continue  # the experiment is none without it
         for plugin, hook in sorted(alone - asked):
-            info = registry.plugin(plugin).info
+            info = installed().plugin(plugin).info
             older = info.age < mine.age
-            declared = plugin in (*mine.before, *mine.conflicts) or mine.name in info.after
+            declared = plugin in mine.before or mine.name in info.after
             if not (older or declared or plugin in _required(mine.name)):
                 yield (
                     f"{_where(job)}: hook {hook!r} of plugin {plugin!r} is asked without it, never with it",
                     "answer None where it is not yours to decide; or declare that it comes first: "
                     f'before=("{plugin}",), or conflicts=("{plugin}",)',
                 )
+    if not judged:
+        raise NotShown("no other plugin that is installed can be on with it")
 
 
-def _crowd(kit: _Kit, arm: Arm) -> dict[str, Mapping[str, Any]]:
+def _company(kit: _Kit, job: Job) -> tuple[dict[str, Mapping[str, Any]], set[tuple[str, str]]]:
+    """The plugins of a run and all others that can be on with them, and whose hooks are asked in that
+    company without the plugin under test. Who breaks without it is no company."""
+    crowd = _crowd(job.arm)
+    while True:
+        without = {name: options for name, options in crowd.items() if name not in _users(kit.name)}
+        try:
+            return crowd, _asked(_with_plugins(job, without), kit)
+        except NtlabError as error:
+            broken = error.plugin.split(" or ") if isinstance(error, PluginError) else []
+            gone = {user for name in broken if name in without for user in _users(name)}
+            if not gone or gone.intersection(job.arm.plugins):
+                return crowd, set()  # the experiment is none without the plugin under test
+            crowd = {name: options for name, options in crowd.items() if name not in gone}
+
+
+def _crowd(arm: Arm) -> dict[str, Mapping[str, Any]]:
     """The plugins of an arm, and all others that are installed and can be on with them."""
     registry = installed()
     nothing: Mapping[str, Any] = {}
     crowd: dict[str, Mapping[str, Any]] = dict(arm.plugins)
-    for plugin in registry.plugins():
+    for plugin in _usable():
         try:
             wanted = dict.fromkeys([*_required(plugin.name), plugin.name], nothing) | crowd
             registry.solve(wanted)
         except NtlabError:
-            continue  # it conflicts, or is broken by itself
+            continue  # it conflicts
         crowd = wanted
     return crowd
+
+
+def _users(name: str) -> set[str]:
+    """The plugins that cannot be without a plugin, itself too."""
+    return {name, *(plugin.name for plugin in _usable() if name in _required(plugin.name))}
+
+
+def _usable() -> list[InstalledPlugin]:
+    """The installed plugins, without those that cannot even be imported."""
+    found = []
+    for plugin in installed().plugins():
+        with contextlib.suppress(NtlabError):
+            plugin.info  # noqa: B018
+            found.append(plugin)
+    return found
 
 
 def _required(name: str) -> list[str]:
@@ -737,48 +797,14 @@ def _required(name: str) -> list[str]:
 
 
 def _asked(job: Job, kit: _Kit) -> set[tuple[str, str]]:
-    """Whose first-result hooks were asked in a run: (plugin, hook)."""
-    from ntlab.hooks import specifications
+    """Whose first-result hooks were asked in a run: (plugin, hook). The run is checked all along."""
 
-    modules = [*specifications()]
-    modules += [module for name in job.arm.plugins for module in installed().plugin(name).info.hookspecs]
-    first = {
-        name
-        for module in modules
-        for name, spec in vars(module).items()
-        if getattr(spec, "ntlab_spec", None) and spec.ntlab_spec["firstresult"]
-    }
-    codes: dict[CodeType, list[tuple[type, str, str]]] = {}
-    for plugin in job.arm.plugins:
-        cls = installed().plugin(plugin).info.cls
-        for method, hook in implemented(cls).items():
-            code = getattr(inspect.unwrap(getattr(cls, method)), "__code__", None)
-            if hook in first and code is not None:
-                codes.setdefault(code, []).append((cls, plugin, hook))
-    asked: set[tuple[str, str]] = set()
+    def seen(machine: Machine) -> set[tuple[str, str]]:
+        assert machine.checks is not None
+        hooks = vars(machine.manager.hook)
+        return {(name, hook) for name, hook in machine.checks.ever if hooks[hook].spec.opts["firstresult"]}
 
-    def seen(frame: Any, event: str, _: object) -> None:
-        if event == "call" and frame.f_code in codes:
-            subject = frame.f_locals.get("self")
-            asked.update(
-                (plugin, hook) for cls, plugin, hook in codes[frame.f_code] if isinstance(subject, cls)
-            )
-
-    profiler = sys.getprofile()
-    sys.setprofile(seen)
-    try:
-        observe(job, kit.session.tables(job.hardware), lambda machine: None)
-    finally:
-        sys.setprofile(profiler)
-    return asked
-
-
-def _survives(kit: _Kit, job: Job) -> bool:
-    try:
-        observe(job, kit.session.tables(job.hardware), lambda machine: None)
-    except NtlabError:
-        return False
-    return True
+    return observe(attrs.evolve(job, hooks="checked"), kit.session.tables(job.hardware), seen)
 
 
 # -- other processes -----------------------------------------------------------------------------------------
@@ -822,7 +848,7 @@ def _bystanders(kit: _Kit) -> list[Job]:
         except NtlabError:
             continue  # whoever ships it will be told
         for job in jobs:
-            if not kit.users().intersection(job.arm.plugins):
+            if not _users(kit.name).intersection(job.arm.plugins):
                 found[owner] = job
     return list(found.values())
 
@@ -881,7 +907,12 @@ _RULES: dict[str, tuple[str, Callable[[_Kit], Iterator[Finding]]]] = {
     ),
     "off": ("what does not use it is as if it were not installed, bit for bit.", _off),
     "neutral": ("with its neutral options it changes nothing, bit for bit.", _neutral),
-    "own-means": ("it draws from its own random streams only, and prints nothing.", _own_means),
+    "own-means": (
+        "it answers as hooks specify, draws from its own random streams, changes nothing of others, and "
+        "prints nothing.",
+        _own_means,
+    ),
+    "faults": ("whatever happens around it, the machine stays consistent.", _faults),
     "claims": ("its claims fail when its hooks are not asked.", _claims),
     "hooks": ("each of its hooks matters in some experiment.", _hooks),
     "beside-others": (

@@ -514,6 +514,11 @@ def test_a_plugin_that_others_in_both_arms_require(ablate: Make) -> None:
         ablate("b", "b = {}, c = {}", "b = {}, c = {}", factors=["b"])
 
 
+def test_a_plugin_that_requires_what_no_arm_uses(ablate: Make) -> None:
+    with pytest.raises(UserError, match=r"with c on: plugin 'c' requires plugin 'b', which is not used"):
+        ablate("c", "a = {}", factors=["c"])
+
+
 def test_neutral_options_that_are_not(ablate: Make) -> None:
     with pytest.raises(PluginError, match=r"plugin 'g': with its neutral options it changes the arm 'low'"):
         ablate("g", "g = {}", split=["g"])

@@ -41,11 +41,11 @@ class WorkloadInfo:
 class PluginInfo:
     """What ntlab knows of a plugin class before it is built.
 
-    `release` is the first release that has the feature, None for one that is of none, and so is used only
-    where it is named; `ledger` the rows it provides; `requires`,
-    `conflicts`, `after` and `before` name other plugins; `hookspecs` are modules that specify hooks of its
-    own, which plugins that require it may answer. `neutral` holds option values, as an experiment writes
-    them, with which the plugin changes nothing at all; None where there are none.
+    `release` is the first release that has the feature; a plugin of none (None) is in no preset. `ledger`
+    has the rows it provides; `requires`, `conflicts`, `after` and `before` name other plugins; `hookspecs`
+    are modules that specify hooks of its own, which plugins that require it may answer. `neutral` holds
+    option values, as an experiment writes them, with which the plugin changes nothing at all; None where
+    there are none.
     """
 
     name: str

@@ -134,7 +134,7 @@ def combined(base: Arm, factors: Sequence[Factor], on: Iterable[int], registry: 
             options.pop(change.option, None)
             if value is not None:
                 options[change.option] = value
-    title = ", ".join(factor.name for at, factor in enumerate(factors) if at in switched)
+    title = " and ".join(factor.name for at, factor in enumerate(factors) if at in switched)
     order = registry.solve(plugins, f"with {title or 'nothing'} on")
     return Arm(
         name=name,

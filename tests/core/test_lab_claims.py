@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntlab.errors import UnknownNameError, UserError
-from ntlab.lab.claims import is_arm_name, parse_expectation
+from ntlab.lab.claims import Comparison, is_arm_name, parse_expectation
 
 ARMS = ("before", "after", "other")
 
@@ -139,6 +139,52 @@ def test_an_unknown_arm_suggests_the_nearest() -> None:
 def test_impossible_arithmetic_is_told(text: str) -> None:
     with pytest.raises(UserError, match=r"^here: "):
         parse_expectation(text, ARMS, "here").judge({"after": [0.0, 0.0]})
+
+
+@pytest.mark.parametrize(
+    ("text", "of_metric"),
+    [
+        ("after < before", True),
+        ("after < 0.5 * before", True),
+        ("abs(after - before) <= 5", True),
+        ("max(after, 3) - before * 2 / 4 == -1", True),
+        ("after ** 2 / before < 1", True),
+        ("(1 + 1) * after / (3 - 1) < 2 ** 2", True),
+        ("before / after > 1.8", False),
+        ("1 / after < 2", False),
+        ("after * before < 4", False),
+        ("after / before + after < 1", False),  # makes no sense, but may be written
+        ("after ** 0 <= 1", False),
+        ("2 ** after < 8", False),
+    ],
+)
+def test_what_a_difference_is_in(text: str, of_metric: bool) -> None:
+    (judged,) = parse_expectation(text, ARMS, "here").judge({"after": [1.0], "before": [2.0]})
+    assert judged.of_metric is of_metric
+
+
+@given(st.data())
+def test_a_difference_in_the_metric_s_unit_grows_with_it(data: st.DataObject) -> None:
+    def term(depth: int) -> str:
+        if depth == 0:
+            return data.draw(st.sampled_from(["after", "before"]))
+        one, other = term(depth - 1), term(depth - 1)
+        form = data.draw(st.sampled_from(["{0} + {1}", "abs({0} - {1})", "({0}) * ({1})", "({0}) / ({1})"]))
+        return form.format(one, other)
+
+    text = f"{term(data.draw(st.integers(0, 2)))} < {term(data.draw(st.integers(0, 2)))}"
+    values = {"after": 3.0, "before": 7.0}
+
+    def judged(factor: float) -> Comparison:
+        scaled = {arm: [value * factor] for arm, value in values.items()}
+        return parse_expectation(text, ARMS, "here").judge(scaled)[0]
+
+    try:
+        small, large = judged(1), judged(1024)
+    except UserError:  # a division by zero
+        return
+    if small.of_metric:
+        assert large.difference.mean == pytest.approx(1024 * small.difference.mean)
 
 
 @pytest.mark.parametrize(

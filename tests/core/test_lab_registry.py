@@ -382,6 +382,25 @@ def test_views_that_are_no_dictionary_of_functions_are_named(
         ntlab.plugins("one").to_json()
 
 
+@pytest.mark.parametrize("returned", ["None", "5", "['a']", "b'a'"])
+def test_a_view_that_is_no_text_is_named(tmp_path: Path, use_distributions: Use, returned: str) -> None:
+    source = (
+        "from ntlab import plugin\n@plugin(name='one', summary='', release='ws2003')\n"
+        f"class One:\n    def views(self): return {{'mine': lambda machine: {returned}}}\n"
+    )
+    write_distribution(
+        tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules={"ntlab_one.py": source}
+    )
+    use_distributions(TOY, tmp_path)
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "mine"\nhardware = "uni"\nworkload = { use = "toy_base.runners" }\n'
+        "plugins = { one = {} }\narms = { a = {} }\n"
+    )
+    with pytest.raises(PluginError, match=r"plugin 'one': its view 'mine' gave .*; expected a text"):
+        ntlab.view(file, "mine")
+
+
 # One of them is broken
 
 

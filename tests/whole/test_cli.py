@@ -91,6 +91,41 @@ class TestCommands:
         assert main(["run", "toy-turns", "--jobs", "1", "--set", "toy_short.quantum=60 ms"]) == 1
         assert "FAILS" in capsys.readouterr().out
 
+    def test_what_fails_is_told_in_its_unit(self, capsys: Captured, tmp_path: Path) -> None:
+        file = tmp_path / "mine.toml"
+        claims = (
+            'claims = [{ id = "c", metric = "first_end", expect = "0 < one < 1e6 and one / two >= 1.5" }]\n'
+        )
+        file.write_text(
+            'name = "mine"\nhardware = "uni"\n'
+            + claims
+            + 'workload = { use = "toy_base.runners", threads = 1, spread = 0, work = "3 ms" }\n'
+            + "arms = { one = {}, two = {} }\n"
+        )
+        assert main(["run", str(file), "--jobs", "1"]) == 1
+        failing = capsys.readouterr().out.partition("what fails")[2].splitlines()
+        assert [line.split()[-2:] for line in failing[2:]] == [["+2", "ms"], ["1.5", "-0.5"]]
+
+    def test_claims_that_fail_on_another_machine_were_not_made_for_it(self, capsys: Captured) -> None:
+        told = "The claims are made for uni, not for smp-4."
+        run = ["run", "toy-turns", "--jobs", "1", "--seeds", "1"]
+        assert main([*run, "--hardware", "smp-4"]) == 0
+        assert told not in capsys.readouterr().out
+        failing = [*run, "--set", "toy_short.quantum=60 ms"]
+        assert main([*failing, "--hardware", "smp-4"]) == 1
+        assert told in capsys.readouterr().out
+        assert main(failing) == 1
+        assert "made for" not in capsys.readouterr().out
+
+    def test_rerun_of_a_folder_with_several_results(self, capsys: Captured, tmp_path: Path) -> None:
+        assert main(["run", "toy-turns", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path)]) == 0
+        assert main(["rerun", str(tmp_path), "--jobs", "1"]) == 0
+        (tmp_path / "toy-turns.interrupted.json").write_bytes((tmp_path / "toy-turns.json").read_bytes())
+        capsys.readouterr()
+        assert main(["rerun", str(tmp_path)]) == 2
+        told = "holds 2 result files; expected one of them: toy-turns.interrupted.json, toy-turns.json\n"
+        assert capsys.readouterr().err.endswith(told)
+
     def test_run_in_words_has_units(self, capsys: Captured) -> None:
         assert main(["run", "toy-turns", "--jobs", "1"]) == 0
         out = capsys.readouterr().out
@@ -238,7 +273,8 @@ MISTAKES = [
     (["run", "toy-turns", "--set", "toy_short.quant=5 ms"], "unknown option 'quant'"),
     (["run", "toy-turns", "--set", "toy_short.quantum=5 KiB"], "'5 KiB' has the unit 'KiB'"),
     (["run", "toy-turns", "--set", "toy_short.quantum"], "expected key=value"),
-    (["run", "toy-turns", "--seeds", "0"], "--seeds: 0 seeds; expected at least 1"),
+    (["run", "toy-turns", "--seeds", "0"], "--seeds: 0 seeds; expected 1 to 100000"),
+    (["run", "toy-turns", "--seeds", "100000000"], "--seeds: 100000000 seeds; expected 1 to 100000"),
     (["run", "toy-turns", "--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
     (["run", "toy-turns", "--jobs", "0"], "--jobs: 0 jobs; expected at least 1"),
     (["run", "toy-turns", "--hooks", "plane"], "unknown hook mode 'plane'"),

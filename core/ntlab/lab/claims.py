@@ -49,13 +49,17 @@ _FORM = 'a comparison of arms, such as "after < 0.5 * before" or "abs(after - be
 
 @attrs.frozen
 class Comparison:
-    """One judged comparison: `difference` is left - right, paired by seed."""
+    """One judged comparison: `difference` is left - right, paired by seed.
+
+    `of_metric` says whether it is in the metric's unit; else it is a ratio, or the like.
+    """
 
     left: str
     sign: str
     right: str
     difference: Estimate
     holds: bool
+    of_metric: bool
 
 
 @attrs.frozen
@@ -85,7 +89,14 @@ class Expectation:
                 raise UserError(f"{self.text!r} cannot be judged: {error}", where=self.where) from None
             symbol, holds = _COMPARE[type(sign)]
             judged.append(
-                Comparison(ast.unparse(left), symbol, ast.unparse(right), difference, holds(difference))
+                Comparison(
+                    left=ast.unparse(left),
+                    sign=symbol,
+                    right=ast.unparse(right),
+                    difference=difference,
+                    holds=holds(difference),
+                    of_metric=_alike(_power(left), _power(right)) == 1,
+                )
             )
         return tuple(judged)
 
@@ -166,3 +177,38 @@ def _evaluate(node: ast.expr, arms: Mapping[str, float]) -> Any:
         case ast.Call(func=ast.Name(id=name), args=given):
             return _FUNCTIONS[name](*(_evaluate(argument, arms) for argument in given))
     raise AssertionError(node)  # _check lets nothing else through
+
+
+def _power(node: ast.expr) -> float | None:
+    """Which power of the metric's unit a term is in: 1 of an arm, 0 of a ratio, nan where it makes no sense.
+
+    None for a number: it is in what it is added to or compared with.
+    """
+    match node:
+        case ast.Constant():
+            return None
+        case ast.Name():
+            return 1
+        case ast.UnaryOp(operand=operand):
+            return _power(operand)
+        case ast.BinOp(left=left, op=ast.Mult() | ast.Div() as sign, right=right):
+            one, other = _power(left), _power(right)
+            if one is None and other is None:
+                return None
+            return (one or 0) + (other or 0) * (1 if isinstance(sign, ast.Mult) else -1)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            base = _power(left)
+            if _power(right) is not None:
+                return math.nan
+            return None if base is None else base * float(_evaluate(right, {}))
+        case ast.BinOp(left=left, right=right):
+            return _alike(_power(left), _power(right))
+        case ast.Call(args=given):
+            return _alike(*map(_power, given))
+    raise AssertionError(node)  # _check lets nothing else through
+
+
+def _alike(*powers: float | None) -> float | None:
+    """The power that terms are in which are added or compared."""
+    known = {power for power in powers if power is not None}
+    return known.pop() if len(known) == 1 else math.nan if known else None

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -23,6 +23,9 @@ from ntlab.lab.registry import Registry, read_toml
 from ntlab.quantities import Duration
 
 Table = dict[str, Any]
+
+SEEDS: Final = 100_000
+"""The most seeds of an experiment: far more than an interval needs, and their runs fit into memory."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,7 +99,8 @@ class Claim:
 class Experiment:
     """An experiment, resolved and checked.
 
-    `use` is its workload, `duration` the simulated time in ns, or None: until nothing happens any more.
+    `hardware` is what it runs on, `made_for` what it names itself: its claims are made for that. `use` is its
+    workload, `duration` the simulated time in ns, or None: until nothing happens any more.
     `plugin` ships it, or None where it is the user's own.
     """
 
@@ -104,6 +108,7 @@ class Experiment:
     title: str
     ledger: tuple[str, ...]
     hardware: str
+    made_for: str
     use: str
     duration: Duration | None
     seeds: int
@@ -200,13 +205,14 @@ def resolve(
         text = written(duration, Duration)
         raise UserError(f"{text} is no time to run", where=where, expected="0 s or more")
     chosen_seeds = table.seeds if seeds is None else seeds
-    if chosen_seeds < 1:
+    if not 1 <= chosen_seeds <= SEEDS:
         where = str(top / "seeds") if seeds is None else "--seeds"
-        raise UserError(f"{chosen_seeds} seeds", where=where, expected="at least 1")
+        raise UserError(f"{chosen_seeds} seeds", where=where, expected=f"1 to {SEEDS}")
     use, workload_options = _workload(table, top)
     if hardware is not None and all(arm.hardware is not None for arm in table.arms.values()):
         raise UserError("has no effect: every arm names its own hardware", where="--hardware")
-    default_hardware = hardware if hardware is not None else _hardware(table.hardware, folder)
+    made_for = _hardware(table.hardware, folder)
+    default_hardware = hardware if hardware is not None else made_for
     arms = {}
     for name, arm in table.arms.items():
         place = top / "arms" / name
@@ -227,6 +233,7 @@ def resolve(
         title=table.title,
         ledger=table.ledger,
         hardware=default_hardware,
+        made_for=made_for,
         use=use,
         duration=duration,
         seeds=chosen_seeds,

@@ -82,6 +82,7 @@ class ClaimResult:
                     "sign": comparison.sign,
                     "right": comparison.right,
                     "difference": comparison.difference.to_json(),
+                    "unit": self.unit if comparison.of_metric else "1",
                     "holds": comparison.holds,
                 }
                 for comparison in self.comparisons
@@ -156,7 +157,7 @@ class ClaimsReport(Report):
             [
                 result.claim.id,
                 f"{comparison.left} {comparison.sign} {comparison.right}",
-                format_estimate(comparison.difference, "1"),
+                format_signed(comparison.difference, result.unit if comparison.of_metric else "1"),
             ]
             for result in self.claims
             for comparison in result.comparisons
@@ -252,6 +253,10 @@ class Result(Report):
         tables = [Table(headings, rows, title)]
         if self.claims:
             tables += ClaimsReport(claims=self.claims).tables()
+        if not self.holds and self.experiment.hardware != self.experiment.made_for:
+            # The last one says what fails.
+            title = f"The claims are made for {self.experiment.made_for}, not for {self.experiment.hardware}."
+            tables[-1] = attrs.evolve(tables[-1], title=title)
         return tables
 
     def write(self, folder: Path) -> Path:
@@ -406,8 +411,11 @@ def read_result(path: Path) -> Kept:
     if path.is_dir():
         files = sorted(path.glob("*.json"))
         if len(files) != 1:
+            names = ", ".join(file.name for file in files[:8]) + (", ..." if len(files) > 8 else "")
             raise UserError(
-                f"holds {len(files)} result files", where=str(path), expected="the name of one of them"
+                f"holds {len(files)} result files",
+                where=str(path),
+                expected=f"one of them: {names}" if files else "one",
             )
         path = files[0]
     try:

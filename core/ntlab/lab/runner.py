@@ -132,7 +132,11 @@ def view(job: Job, tables: Tables, name: str) -> str:
     from ntlab.tracing import Tracer
 
     parts = _Parts(job)
-    return _lived(job, parts, tables, Tracer(keep=True), parts.views()[name])
+    plugin, text_of = parts.views()[name]
+    text = _lived(job, parts, tables, Tracer(keep=True), text_of)
+    if not isinstance(text, str):
+        raise PluginError(f"its view {name!r} gave {text!r}; expected a text", plugin=plugin)
+    return text
 
 
 def observe(job: Job, tables: Tables, seen: Callable[[Machine], T], beside: Sequence[object] = ()) -> T:
@@ -158,10 +162,11 @@ class _Parts:
             registry.workload(job.use).cls, _settings(job.arm.workload), Place(job.use)
         )
 
-    def views(self) -> dict[str, Callable[[Machine], str]]:
-        found: dict[str, Callable[[Machine], str]] = {}
-        for name, part in zip(self._names, (*self.plugins, self.workload), strict=True):
-            found |= views_of(part, name)
+    def views(self) -> dict[str, tuple[str, Callable[[Machine], str]]]:
+        """The views by name, each with the plugin that offers it."""
+        found: dict[str, tuple[str, Callable[[Machine], str]]] = {}
+        for plugin, part in zip(self._names, (*self.plugins, self.workload), strict=True):
+            found |= {name: (plugin, text_of) for name, text_of in views_of(part, plugin).items()}
         return found
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ACCEPT = "NTLAB_ACCEPT"
 _MADE = pytest.StashKey["list[Machine]"]()
+_FAILED = pytest.StashKey[bool]()
 _LAST = 30
 """Records that the report of a failed test shows."""
 
@@ -49,8 +50,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def machine(request: pytest.FixtureRequest) -> Iterator[Callable[..., Machine]]:
     """Make small machines that record what happens: `machine(processors=1, plugins=(), seed=0, ...)`.
 
-    Takes what `ntlab.testing.boot` takes. At the end of the test each machine's accounts are checked; where
-    the test fails, its report shows their last records.
+    Takes what `ntlab.testing.boot` takes. At the end of a test that passes the machines are checked
+    (`Machine.check`); the report of one that fails shows their last records.
     """
     from ntlab.testing import boot
 
@@ -65,16 +66,10 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Callable[..., Machine]]:
         return made[-1]
 
     yield make
-    for each in made:
-        _check(each)
-
-
-def _check(machine: Machine) -> None:
-    machine.memory.check()
-    if machine.paging is not None:
-        machine.paging.check()
-    for child in machine.partitions.children:
-        _check(child.machine)
+    if not request.node.stash.get(_FAILED, False):
+        for each in made:
+            if each.crash is None:
+                each.check()
 
 
 @pytest.fixture
@@ -86,7 +81,7 @@ def recorder() -> type[Recorder]:
 
 
 class _LastRecords:
-    """Adds the last records of a failed test's machines to its report. Only there once a test uses one."""
+    """Adds the last records of a failed test's machines to its report. Only there once a test makes some."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -94,6 +89,7 @@ class _LastRecords:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if report.failed:
+            item.stash[_FAILED] = True
             machines = (machine for machine in item.stash.get(_MADE, []) if machine.tracer.keeps)
             report.sections.extend(map(_section, machines))
         return report

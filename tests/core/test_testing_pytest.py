@@ -111,10 +111,14 @@ def test_a_machine_whose_accounts_are_wrong_fails_its_test(pytester: pytest.Pyte
         """
         def test_one(machine):
             machine().memory.committed += 1
+
+        def test_two(machine):
+            machine().memory.committed += 1
+            assert False  # is enough of a message
         """
     )
     result = pytester.runpytest()
-    result.assert_outcomes(passed=1, errors=1)
+    result.assert_outcomes(passed=1, failed=1, errors=1)
     assert "memory is inconsistent: commit charge" in result.stdout.str()
 
 

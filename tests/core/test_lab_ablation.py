@@ -152,6 +152,15 @@ def test_a_plugin_that_replaces_another_counts_only_where_that_is_gone(ablate: M
     assert numbers(together) == {"a + d": (-7,) * 4}
 
 
+def test_what_a_factor_needs_may_need_others(ablate: Make) -> None:
+    found = ablate("b + 10 * c", "b = {}, c = {}", factors=["c.size=0,5"])
+    assert {one.factor.name: set(one.needs) for one in found.factors} == {
+        "c.size": {"b", "c"}, "c": {"b"}, "b": set(),
+    }  # fmt: skip
+    assert numbers(found) == {"c.size": (50,) * 4, "c": (0,) * 4, "b": (1,) * 4}
+    assert found.interactions == ()
+
+
 def test_plugins_that_go_together_with_what_they_require(ablate: Make) -> None:
     found = ablate("b + 10 * c", "", "b = {}, c = {}")
     assert {one.factor.name: one.needs for one in found.factors} == {"b": ("c",), "c": ()}
@@ -502,7 +511,7 @@ def test_options_that_do_not_go_together(ablate: Make) -> None:
 
 def test_factors_that_need_each_other(ablate: Make) -> None:
     # c requires b, and d needs a gone.
-    told = r"--factor: 'b \+ d' and 'c \+ a' need each other; expected --factor b\+d\+c\+a, to switch"
+    told = r"--factor: 'b \+ d' and 'c \+ a' need each other; expected that they are switched together"
     with pytest.raises(UserError, match=told):
         ablate("a", "b = {}, c = {}, d = {}", "a = {}", factors=["b+d", "c+a"])
 

@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 
 from ntlab.errors import PluginError, UnknownNameError, UserError
-from ntlab.lab.designs import Design, Fraction, Full, TooFewError, Weights, apply, bits, design
+from ntlab.lab.designs import Design, Fraction, Full, TooFewError, Weights, apply, bits, design, mask
 from ntlab.lab.experiment import Arm, Experiment, Table
 from ntlab.lab.options import Place, Setting, build, options_written
 from ntlab.lab.registry import Registry
@@ -263,30 +263,26 @@ def needed(factors: Sequence[Factor], registry: Registry) -> list[int]:
             return one.owner in of_other.requires
         return one.adds and (other.owner in of_one.conflicts or one.owner in of_other.conflicts)
 
-    direct = [
-        {
+    found = [
+        mask(
             at
             for at, other in enumerate(factors)
-            if at != place and any(needs(a, b) for a in factor.changes for b in other.changes)
-        }
-        for place, factor in enumerate(factors)
+            if other is not factor and any(needs(a, b) for a in factor.changes for b in other.changes)
+        )
+        for factor in factors
     ]
-    found = []
-    for place in range(len(factors)):
-        reached, fresh = set(direct[place]), list(direct[place])
-        while fresh:
-            fresh += direct[fresh.pop()] - reached
-            for at in fresh:
-                reached.add(at)
-        if place in reached:
-            names = " and ".join(repr(factors[at].name) for at in sorted(reached))
-            joined = "+".join(factors[at].name.replace(" ", "") for at in sorted(reached))
-            raise UserError(
-                f"{names} need each other",
-                where="--factor",
-                expected=f"--factor {joined}, to switch them together",
-            )
-        found.append(sum(1 << at for at in reached))
+    for _ in factors:  # as often as the longest chain is long, and more
+        found = [
+            mask(bits(others) + [at for other in bits(others) for at in bits(found[other])])
+            for others in found
+        ]
+    circle = [factor.name for at, factor in enumerate(factors) if found[at] >> at & 1]
+    if circle:
+        raise UserError(
+            f"{' and '.join(map(repr, circle))} need each other",
+            where="--factor",
+            expected="that they are switched together, as NAME+NAME",
+        )
     return found
 
 

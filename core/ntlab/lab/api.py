@@ -13,17 +13,17 @@ import attrs
 
 from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
 from ntlab.lab import runner
-from ntlab.lab.ablation import Ablation, Check, Levels, parse_factor, plan
 from ntlab.lab.experiment import Claim, Experiment, find_experiment, resolve
 from ntlab.lab.listings import ExperimentList, PluginList
 from ntlab.lab.order import PluginOrder, order_of
 from ntlab.lab.reference import HookReference, read_hooks
 from ntlab.lab.registry import Registry, installed
 from ntlab.lab.results import ClaimsReport, Output, Result, check_run, judge, read_result, versions
-from ntlab.lab.runner import Hooks, Job, Run, execute, hooks_mode, jobs_of
+from ntlab.lab.runner import Hooks, Job, Run, hooks_mode, jobs_of
 from ntlab.lab.tables import Report, Table, as_columns
 
 if TYPE_CHECKING:
+    from ntlab.lab.ablation import Ablation, Levels
     from ntlab.topology import Topology
 
 R = TypeVar("R", bound=Result)
@@ -102,6 +102,8 @@ def ablate(
     tell apart is said. `order` is the most factors of an interaction that is shown. The other arguments, and
     what is raised, are those of `run`; the result file, NAME.ablation.json, can be run again too.
     """
+    from ntlab.lab.ablation import Ablation, Check, parse_factor, plan
+
     machine = None if hardware is None else os.fspath(hardware)
     resolved = _resolve(experiment, machine, set, seeds)
     asked = factors.items() if isinstance(factors, Mapping) else [parse_factor(text) for text in factors]

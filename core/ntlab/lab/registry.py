@@ -394,9 +394,12 @@ def _topological(
 def installed() -> Registry:
     """What is installed here."""
     found: dict[str, InstalledPlugin] = {}
+    read: dict[object, tuple[str, str]] = {None: ("unknown", "unknown")}
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
-        distribution = entry.dist.name if entry.dist is not None else "unknown"
-        version = entry.dist.version if entry.dist is not None else "unknown"
+        if entry.dist is not None and entry.dist not in read:  # it is parsed anew whenever it is looked at
+            described = entry.dist.metadata
+            read[entry.dist] = described["Name"], described["Version"]
+        distribution, version = read[entry.dist]
         known = found.get(entry.name)
         found[entry.name] = (
             InstalledPlugin(entry.name, distribution, version, entry)

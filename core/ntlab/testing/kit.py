@@ -29,11 +29,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
 
-from ntlab.errors import NtlabError, PluginError, UserError
+from ntlab.errors import NtlabError, PluginError, SimulationError, UserError
 from ntlab.lab.experiment import Arm, Claim, Experiment, find_experiment, resolve
 from ntlab.lab.options import Place, Setting, build, options_written, type_name, written
 from ntlab.lab.registry import InstalledPlugin, Registry, installed
@@ -58,8 +58,11 @@ FAULTS_FOR = Duration(200 * MILLISECOND)
 SHOWN = 8
 """How many findings one failure tells."""
 
+T = TypeVar("T")
 Finding: TypeAlias = tuple[str, str]
 """What was seen, and how to mend it."""
+_Plugins: TypeAlias = dict[str, Mapping[str, Any]]
+"""Plugins by name, with their options."""
 
 
 class Broken(AssertionError):
@@ -82,7 +85,10 @@ class Rule:
     def check(self) -> None:
         """Raises Broken with all that was seen, or NotShown where nothing can be judged."""
         lines = [f"plugin {self.plugin!r} breaks the rule {self.name!r}: {self.says}"]
-        found = list(self._findings())
+        try:
+            found = list(self._findings())
+        except NtlabError as error:
+            found = [(str(error), "mend that first: nothing can be judged before")]
         for seen, mend in found[:SHOWN]:
             lines += [f"  seen: {seen}", f"  mend: {mend}"]
         if len(found) > SHOWN:
@@ -156,7 +162,7 @@ class _Session:
         if again or key not in self._runs:
             before, printed, began = random.getstate(), io.StringIO(), time.process_time()
             with contextlib.redirect_stdout(printed):
-                self._runs[key] = simulate(job, self.tables(job.hardware))
+                self._runs[key] = _tamed(simulate, job, self.tables(job.hardware))
             self._costs[key] = time.process_time() - began
             if printed.getvalue():
                 self.noise[key] = f"printed {_quoted(printed.getvalue())}"
@@ -166,6 +172,16 @@ class _Session:
 
     def cost(self, job: Job) -> float:
         return self._costs.get(_key(job), 0.0)
+
+
+def _tamed(run: Callable[..., T], *arguments: Any) -> T:
+    """A run that ends with an exception is a broken machine, even where nobody is blamed for it."""
+    try:
+        return run(*arguments)
+    except NtlabError:
+        raise
+    except Exception as error:
+        raise SimulationError(f"{type(error).__name__}: {error}") from error
 
 
 _latest: _Session | None = None
@@ -375,14 +391,14 @@ def _options(kit: _Kit) -> Iterator[Finding]:
                 except Exception as error:
                     yield (
                         f"{here}: {value!r} {why}, and raises {type(error).__name__}: {error}",
-                        "a validator raises ValueError, which the user is told with file and key",
+                        "annotate it with a type that ntlab checks, see docs/plugins.md; a validator raises "
+                        "ValueError",
                     )
                 else:
                     if said is None:
                         yield (
                             f"{here}: {value!r} {why}, and is accepted",
-                            "annotate it with a type that ntlab checks, and let no __init__ or converter "
-                            "pass it by",
+                            "annotate it with a type that ntlab checks, see docs/plugins.md",
                         )
 
 
@@ -479,11 +495,18 @@ def _deterministic(kit: _Kit) -> Iterator[Finding]:
     for job, run in kit.runs(on=True):
         if (there := elsewhere.digests[_key(job)]) != run.digest:
             yield _difference(kit, job, run, there)
+            return
 
 
 def _off(kit: _Kit) -> Iterator[Finding]:
     elsewhere = kit.elsewhere
     judged = 0
+    with contextlib.suppress(NotShown):
+        for job, run in kit.runs(on=False):
+            judged += 1
+            if (there := elsewhere.digests[_key(job)]) != run.digest:
+                yield _difference(kit, job, run, there)
+                return
     for job in _bystanders(kit):
         there = elsewhere.glimpses.get(_key(job))
         if there is not None:
@@ -495,37 +518,28 @@ def _off(kit: _Kit) -> Iterator[Finding]:
                     f"imported it, {here[:12]} here, where it was imported and run",
                     "change nothing outside of your own instance: no patch of a class or module of others",
                 )
-    with contextlib.suppress(NotShown):
-        for job, run in kit.runs(on=False):
-            judged += 1
-            if (there := elsewhere.digests[_key(job)]) != run.digest:
-                yield _difference(kit, job, run, there)
+                return
     if not judged:
         raise NotShown("every run here uses it: there is nothing that it should leave alone")
 
 
 def _difference(kit: _Kit, job: Job, run: Run, there: str) -> Finding:
     """Why a run gives another digest in another process: found out by changing one thing at a time."""
-    alone = _alone(kit, [job], hash_seed="0")[_key(job)]
-    if alone != run.digest:
+    alone, hashed = (_alone(kit, [job], hash_seed=seed)[_key(job)] for seed in ("0", HASH_SEED))
+    if hashed != alone:
         return (
-            f"{_where(job)}: digest {run.digest[:12]} here, after other runs, {alone[:12]} in a new process",
-            "what a run leaves behind changes the next: keep it in state(...) fields, in no class or module",
-        )
-    other = _alone(kit, [job], hash_seed=HASH_SEED)[_key(job)]
-    if other != alone:
-        return (
-            f"{_where(job)}: digest {alone[:12]} with PYTHONHASHSEED=0, {other[:12]} with {HASH_SEED}",
+            f"{_where(job)}: digest {alone[:12]} with PYTHONHASHSEED=0, {hashed[:12]} with {HASH_SEED}",
             "sort what comes out of a set or of hash() before it decides anything",
         )
-    plain = _alone(kit, [attrs.evolve(job, hooks="plain")], hash_seed="0")
-    if (other := next(iter(plain.values()))) != alone:
+    (plain,) = _alone(kit, [attrs.evolve(job, hooks="plain")], hash_seed="0").values()
+    if plain != alone:
         return (
-            f"{_where(job)}: digest {alone[:12]} with hooks called directly, {other[:12]} with hooks='plain'",
-            "a hook must not ask who calls it, nor count calls of hooks that are not its own",
+            f"{_where(job)}: digest {alone[:12]} with hooks called directly, {plain[:12]} with hooks='plain'",
+            "a hook must not ask how it is called",
         )
     return (
-        f"{_where(job)}: digest {run.digest[:12]} here, {there[:12]} in another process after other runs",
+        f"{_where(job)}: digest {alone[:12]} alone in a new process; after others {run.digest[:12]} here, "
+        f"{there[:12]} elsewhere",
         "what a run leaves behind changes the next: keep it in state(...) fields, in no class or module",
     )
 
@@ -627,7 +641,7 @@ def _error(kit: _Kit, job: Job, faults: bool) -> NtlabError | None:
     beside = [Faults(until=FAULTS_FOR)] if faults else []
     try:
         tables = kit.session.tables(job.hardware)
-        observe(attrs.evolve(job, hooks="checked"), tables, lambda machine: None, beside)
+        _tamed(observe, attrs.evolve(job, hooks="checked"), tables, lambda machine: None, beside)
     except NtlabError as error:
         return error
     return None
@@ -710,8 +724,9 @@ def _misses(kit: _Kit, job: Job, run: Run, hook: str) -> bool:
 def _beside_others(kit: _Kit) -> Iterator[Finding]:
     mine = kit.plugin.info
     judged = 0
-    for job, _ in kit.one_of_each_workload():
-        crowd, alone = _company(kit, job)
+    crowds = [(job, crowd) for job, _ in kit.one_of_each_workload() for crowd in _crowds(job.arm)]
+    for job, whole in crowds:
+        crowd, alone = _company(kit, job, whole)
         if len(crowd) == len(job.arm.plugins):
             continue
         judged += 1
@@ -738,10 +753,8 @@ def _beside_others(kit: _Kit) -> Iterator[Finding]:
         raise NotShown("no other plugin that is installed can be on with it")
 
 
-def _company(kit: _Kit, job: Job) -> tuple[dict[str, Mapping[str, Any]], set[tuple[str, str]]]:
-    """The plugins of a run and all others that can be on with them, and whose hooks are asked in that
-    company without the plugin under test. Who breaks without it is no company."""
-    crowd = _crowd(job.arm)
+def _company(kit: _Kit, job: Job, crowd: _Plugins) -> tuple[_Plugins, set[tuple[str, str]]]:
+    """A crowd without those that break even without the plugin under test, and whose hooks are asked then."""
     while True:
         without = {name: options for name, options in crowd.items() if name not in _users(kit.name)}
         try:
@@ -754,19 +767,22 @@ def _company(kit: _Kit, job: Job) -> tuple[dict[str, Mapping[str, Any]], set[tup
             crowd = {name: options for name, options in crowd.items() if name not in gone}
 
 
-def _crowd(arm: Arm) -> dict[str, Mapping[str, Any]]:
-    """The plugins of an arm, and all others that are installed and can be on with them."""
-    registry = installed()
+def _crowds(arm: Arm) -> Iterator[_Plugins]:
+    """The plugins of an arm with as many others as can be on with them, until each was in some such crowd."""
+    others = [plugin.name for plugin in _usable() if plugin.name not in arm.plugins]
     nothing: Mapping[str, Any] = {}
-    crowd: dict[str, Mapping[str, Any]] = dict(arm.plugins)
-    for plugin in _usable():
-        try:
-            wanted = dict.fromkeys([*_required(plugin.name), plugin.name], nothing) | crowd
-            registry.solve(wanted)
-        except NtlabError:
-            continue  # it conflicts
-        crowd = wanted
-    return crowd
+    left = others
+    while left:
+        crowd: _Plugins = dict(arm.plugins)
+        for name in dict.fromkeys([*left, *others]):
+            wanted = dict.fromkeys([*_required(name), name], nothing) | crowd
+            with contextlib.suppress(NtlabError):  # it conflicts
+                installed().solve(wanted)
+                crowd = wanted
+        if crowd.keys().isdisjoint(left):
+            return
+        yield crowd
+        left = [name for name in left if name not in crowd]
 
 
 def _users(name: str) -> set[str]:
@@ -804,7 +820,7 @@ def _asked(job: Job, kit: _Kit) -> set[tuple[str, str]]:
         hooks = vars(machine.manager.hook)
         return {(name, hook) for name, hook in machine.checks.ever if hooks[hook].spec.opts["firstresult"]}
 
-    return observe(attrs.evolve(job, hooks="checked"), kit.session.tables(job.hardware), seen)
+    return _tamed(observe, attrs.evolve(job, hooks="checked"), kit.session.tables(job.hardware), seen)
 
 
 # -- other processes -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import tomli_w
 import ntlab
 from ntlab.errors import PluginError, SimulationError, UnknownNameError, UserError
 from ntlab.hooks import hookimpl, implementations
-from ntlab.lab import api, runner
+from ntlab.lab import api, runner, workers
 from ntlab.lab.api import Interrupted
 from ntlab.lab.experiment import find_experiment, resolve
 from ntlab.lab.registry import installed
@@ -236,7 +236,7 @@ def test_an_interrupt_leaves_an_earlier_complete_result(
 ) -> None:
     def interrupted_after(count: int) -> Any:
         def execute(*asked: Any) -> Iterator[Run]:
-            yield from itertools.islice(runner.execute(*asked), count)
+            yield from itertools.islice(workers.execute(*asked), count)
             raise KeyboardInterrupt
 
         return execute

@@ -437,7 +437,7 @@ def _print_error(error: Exception) -> None:
 
 
 def _jobs(asked: argparse.Namespace) -> int:
-    from ntlab.lab.runner import usable_processors
+    from ntlab.lab.workers import usable_processors
 
     return usable_processors() if asked.jobs is None else asked.jobs
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import multiprocessing
 import os
-import signal
-import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 
-from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
+from ntlab.errors import NtlabError, PluginError, UnknownNameError
 from ntlab.lab.experiment import Arm, Experiment
 from ntlab.lab.options import Place, Setting, build
 from ntlab.lab.registry import installed, views_of
@@ -245,25 +242,6 @@ def _checked(measured: object, use: str) -> list[Metric]:
     return metrics
 
 
-def execute(jobs: Sequence[Job], tables: Mapping[str, Tables], processes: int) -> Generator[Run]:
-    """Make all runs and give each as it is finished, in no particular order.
-
-    What a run gives does not depend on where and when it is made. With more than one process an interrupt
-    (Ctrl-C) ends the others at once.
-    """
-    processes = min(processes, len(jobs))
-    if processes <= 1:
-        for job in jobs:
-            yield simulate(job, tables[job.hardware])
-    else:
-        yield from _in_processes(jobs, tables, processes)
-
-
-def usable_processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def hooks_mode(asked: str | None = None) -> Hooks:
     """How hooks are called: as asked, else by the environment variable NTLAB_HOOKS, else directly."""
     where = "" if asked is not None else HOOKS_VARIABLE
@@ -329,72 +307,3 @@ def _nearest_plugin(error: BaseException, job: Job) -> tuple[str, str] | None:
             ):
                 return plugin.name, ""
     return None
-
-
-# Processes
-
-
-_tables: Mapping[str, Tables] = {}
-"""The hardware, in a worker."""
-
-
-def _begin(tables: Mapping[str, Tables]) -> None:
-    global _tables
-    _tables = tables
-    # An interrupt from the keyboard reaches all processes; the first one tells the others what to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed tells nobody, and a worker would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _simulate(job: Job) -> Run:
-    return simulate(job, _tables[job.hardware])
-
-
-def _in_processes(jobs: Sequence[Job], tables: Mapping[str, Tables], processes: int) -> Iterator[Run]:
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-
-    # Spawned, not forked: the same on every system, and nothing of this process leaks into a run.
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(dict(tables),)
-    )
-    try:
-        with _interrupts_held_back():
-            futures = [pool.submit(_simulate, job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died; is memory short, or does your script start work while it is imported?",
-            where="--jobs",
-            expected="fewer jobs, or the script's work below if __name__ == '__main__'",
-        ) from None
-    except BaseException:
-        for process in multiprocessing.active_children():
-            if process not in others:
-                process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C; this one sees it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -31,7 +31,7 @@ class Recorder:
         self.machine = machine
 
 
-@plugin(name="order", summary="An order, turns and preemption of its own.", release="ws2003")
+@plugin(name="order", summary="An order and preemption of its own.", release="ws2003")
 class Order:
     """Who ran least is first, and takes the place of one that ran for 20 ns more."""
 
@@ -40,12 +40,15 @@ class Order:
         return OrderedLevel(lambda thread: thread.run_time) if priority < 12 else None
 
     @hookimpl
-    def turn_length(self, thread: Thread, left: int) -> int | None:
-        return None if thread.id % 3 == 0 else left or 1 + thread.id % 17
-
-    @hookimpl
     def preempts(self, thread: Thread, running: Thread) -> bool:
         return thread.machine.scheduler.run_time(running) > thread.run_time + 20
+
+
+@plugin(name="turns", summary="Turns of its own.", release="ws2003")
+class Turns:
+    @hookimpl
+    def turn_length(self, thread: Thread, left: int) -> int | None:
+        return None if thread.id % 3 == 0 else left or 1 + thread.id % 17
 
 
 burst = st.integers(0, 30)
@@ -117,7 +120,7 @@ def play(
     st.booleans(),
     st.booleans(),
     st.booleans(),
-    st.sampled_from([[], [], [Order()]]),
+    st.sampled_from([[], [], [Order()], [Turns()], [Order(), Turns()]]),
 )
 def test_plain_and_full_agree(
     work: list[Any],

@@ -331,6 +331,16 @@ def test_the_first_that_may_run_there_is_asked_about() -> None:
     assert (50, "urgent") in switches(machine)
 
 
+def test_a_thread_is_compared_with_what_runs_where_it_may_run() -> None:
+    """One queue for all, and nobody says which busy processor a thread goes to."""
+    machine = boot(2, [rules(quantum=1000), Urgent()], trace=True)
+    for index, name in enumerate("ab"):
+        start_at(machine, 0, bursts(100), name=name, affinity=1 << index)
+    start_at(machine, 10, bursts(10), name="urgent", affinity=2)
+    machine.run()
+    assert switches(machine) == [(0, "a"), (0, "b"), (10, "urgent"), (20, "b"), (100, ""), (110, "")]
+
+
 # -- nothing, and nobody else is asked
 
 

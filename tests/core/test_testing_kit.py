@@ -212,16 +212,17 @@ def also(method: str) -> tuple[str, str]:
             "off",
             [(DECORATED, "_create = Machine.create_process\n"
               "Machine.create_process = lambda self, name, **rest: _create(self, name + '!', **rest)\n\n"
-              + DECORATED)],
-            r"'toy-turns', arm 'after', seed 1, which does not use it: digest (\w{12}) in a process that "
-            r"never imported it, (?!\1)\w{12} here.*\n  mend: change nothing outside",
+              + DECORATED), ("before = {}", "before = { plugins = { mine = { turn = '0 ns' } } }")],
+            r"'toy-turns', arm 'after', seed 1, which does not use it: digest (\w{12}) in a process of its "
+            r"own, (?!\1)\w{12} here.*\n  mend: change nothing outside",
             id="a patch at import",
         ),
         pytest.param(
             "off",
             [("return SchedulerPolicy(", "Machine.create_process.__kwdefaults__['base_priority'] = 9\n"
               "        return SchedulerPolicy(")],
-            r"arm 'before', seed 1: digest (\w{12}) alone in a new process; after others (?!\1)",
+            r"'mine', arm 'before', seed 1, which does not use it: digest (\w{12}) in a process of its own, "
+            r"(?!\1)\w{12} here, where the plugin was imported and run\n  mend: change nothing outside",
             id="a patch that a run leaves behind",
         ),
         pytest.param(

@@ -504,20 +504,17 @@ def _off(kit: _Kit) -> Iterator[Finding]:
     with contextlib.suppress(NotShown):
         for job, run in kit.runs(on=False):
             judged += 1
-            if (there := elsewhere.digests[_key(job)]) != run.digest:
+            there = elsewhere.digests[_key(job)]
+            if there != run.digest:
                 yield _difference(kit, job, run, there)
                 return
     for job in _bystanders(kit):
-        there = elsewhere.glimpses.get(_key(job))
-        if there is not None:
+        untouched = elsewhere.glimpses.get(_key(job))
+        if untouched is not None:
             judged += 1
             here = _glimpse(job, kit.session.tables(job.hardware))
-            if here != there and (alone := _alone(kit, [job], glimpse=True)[_key(job)]) != here:
-                yield (
-                    f"{_where(job)}, which does not use it: digest {alone[:12]} in a process that never "
-                    f"imported it, {here[:12]} here, where it was imported and run",
-                    "change nothing outside of your own instance: no patch of a class or module of others",
-                )
+            if here != untouched and (alone := _alone(kit, [job], glimpse=True)[_key(job)]) != here:
+                yield _touched(job, alone, here)
                 return
     if not judged:
         raise NotShown("every run here uses it: there is nothing that it should leave alone")
@@ -537,10 +534,20 @@ def _difference(kit: _Kit, job: Job, run: Run, there: str) -> Finding:
             f"{_where(job)}: digest {alone[:12]} with hooks called directly, {plain[:12]} with hooks='plain'",
             "a hook must not ask how it is called",
         )
+    if kit.name not in job.arm.plugins:
+        return _touched(job, alone, run.digest)
     return (
         f"{_where(job)}: digest {alone[:12]} alone in a new process; after others {run.digest[:12]} here, "
         f"{there[:12]} elsewhere",
         "what a run leaves behind changes the next: keep it in state(...) fields, in no class or module",
+    )
+
+
+def _touched(job: Job, alone: str, here: str) -> Finding:
+    return (
+        f"{_where(job)}, which does not use it: digest {alone[:12]} in a process of its own, {here[:12]} "
+        "here, where the plugin was imported and run",
+        "change nothing outside of your own instance: patch no class or module, leave nothing behind in one",
     )
 
 

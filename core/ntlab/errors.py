@@ -67,10 +67,24 @@ class PluginError(NtlabError):
     """A plugin broke its contract. Names the plugin and, where one is at fault, the hook."""
 
     def __init__(self, what: str, *, plugin: str, hook: str = "") -> None:
+        self.what = what
         self.plugin = plugin
         self.hook = hook
         place = f"plugin {plugin!r}, hook {hook!r}" if hook else f"plugin {plugin!r}"
         super().__init__(f"{place}: {what}")
+
+
+class UnknownSpecificationError(PluginError):
+    """A plugin answers a hook, or asks for an argument, that this ntlab does not specify.
+
+    That is a slip of the pen, or the plugin is for another version.
+    """
+
+    def __init__(self, what: str, *, plugin: str, hook: str, optional: bool = False) -> None:
+        way_out = ", or mark the method @hookimpl(optionalhook=True)" if optional else ""
+        super().__init__(
+            f"{what}; if another version of ntlab has it, install that one{way_out}", plugin=plugin, hook=hook
+        )
 
 
 class SimulationError(NtlabError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from types import GeneratorType
 from typing import Any
 
@@ -41,6 +42,7 @@ class CheckedEngine(Engine):
         return after
 
     def _guarded(self, action: Action) -> Action:
+        @wraps(action, assigned=(), updated=())
         def act(argument: Any) -> int | None:
             self.acting = (action, argument)
             try:

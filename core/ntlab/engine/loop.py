@@ -17,6 +17,7 @@ events that are not NORMAL are kept aside, by time and class.
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -80,7 +81,9 @@ class Engine:
     def at(self, time: int, action: Callable[[Any], Any], argument: Any = None, order: int = NORMAL) -> Event:
         """Schedule `action(argument)` at `time` (ns, not in the past). Returns the event, for `cancel`."""
         if time < self.now:
-            raise SimulationError(f"event scheduled at {time} ns, in the past of {self.now} ns")
+            raise SimulationError(
+                f"event scheduled at {time} ns, in the past of {self.now} ns; expected now or later"
+            )
         event = [action, argument]
         self._insert(time, event, order)
         return event
@@ -342,6 +345,7 @@ class Engine:
 
 def described(action: Callable[[Any], Any]) -> str:
     """The name of an action, with its module."""
+    action = inspect.unwrap(action)
     while isinstance(action, partial):
         action = action.func
     subject = getattr(action, "__self__", None)

@@ -29,7 +29,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 import pluggy
 
-from ntlab.errors import PluginError, UnknownNameError
+from ntlab.errors import PluginError, UnknownNameError, UnknownSpecificationError
 from ntlab.hooks.checked import Implementation, Watch, checked
 from ntlab.hooks.markers import PROJECT, is_observer
 
@@ -51,7 +51,7 @@ class HookManager(pluggy.PluginManager):
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
         """As pluggy does. Raises PluginError where an implementation does not fit its specification."""
-        plugin_name = name or self.get_canonical_name(plugin)
+        plugin_name = self.get_name(plugin) or name or self.get_canonical_name(plugin)
         self._refuse_if_frozen("registered", plugin_name)
         try:
             return super().register(plugin, plugin_name)
@@ -94,7 +94,10 @@ class HookManager(pluggy.PluginManager):
 
     def _refuse_if_frozen(self, action: str, plugin_name: str) -> None:
         if self._frozen:
-            raise PluginError(f"cannot be {action} after boot: the hooks are bound", plugin=plugin_name)
+            raise PluginError(
+                f"cannot be {action} after boot: the hooks are bound; one with nothing to say answers None",
+                plugin=plugin_name,
+            )
 
 
 class BoundHooks:
@@ -204,7 +207,8 @@ def _check_implementation(caller: pluggy.HookCaller, implementation: pluggy.Hook
         raise refuse("its first argument must be self")
     for name in implementation.argnames:
         if name not in known:
-            raise refuse(str(UnknownNameError("argument", name, known)))
+            what = str(UnknownNameError("argument", name, known))
+            raise UnknownSpecificationError(what, plugin=implementation.plugin_name, hook=caller.name)
     for name in inspect.signature(implementation.function).parameters:
         if name in known and name not in implementation.argnames:
             # pluggy passes an argument that has a default since 1.7 only, and a keyword-only one never.
@@ -220,7 +224,9 @@ def _refuse_unknown_hooks(manager: HookManager, known: Mapping[str, pluggy.HookC
         for implementation in caller.get_hookimpls() if name not in known else ():
             if not implementation.optionalhook:
                 what = str(UnknownNameError("hook", name, known))
-                raise PluginError(what, plugin=implementation.plugin_name, hook=name)
+                raise UnknownSpecificationError(
+                    what, plugin=implementation.plugin_name, hook=name, optional=True
+                )
 
 
 def _specified_by(caller: pluggy.HookCaller) -> str:

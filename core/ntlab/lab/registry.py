@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import difflib
 import heapq
+import importlib
 import importlib.util
 import inspect
+import multiprocessing
+import re
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
@@ -21,11 +25,17 @@ from typing import Any, Literal
 
 import attrs
 
-from ntlab.errors import PluginError, UnknownNameError, UserError
+from ntlab._version import __version__
+from ntlab.errors import PluginError, UnknownNameError, UnknownSpecificationError, UserError
 from ntlab.lab.options import options_written
+from ntlab.lab.prints import note, prints_on_stderr
 from ntlab.plugin import RELEASES, PluginInfo, WorkloadInfo, plugin_info, workload_info
 
 GROUP = "ntlab.plugins"
+SLOW_IMPORT = 0.3
+"""Seconds of work."""
+SLOW_IMPORT_WAITING = 1.5
+"""Seconds by the clock, which a busy machine makes long."""
 
 
 @attrs.frozen(slots=False)
@@ -47,12 +57,17 @@ class InstalledPlugin:
                 f"is brought by two distributions, {self.distribution!r} and {self._rival!r}: uninstall one",
                 plugin=self.name,
             )
+        with prints_on_stderr(lambda package: self.name):
+            return self._info()
+
+    def _info(self) -> PluginInfo:
         try:
-            cls = self._entry.load()
+            cls = self._loaded()
         except (Exception, SystemExit) as error:
+            made_for = f" ({self.made_for})" if isinstance(error, ImportError) and self.made_for else ""
             raise PluginError(
                 f"cannot be imported from the distribution {self.distribution!r}: "
-                f"{type(error).__name__}: {error}",
+                f"{type(error).__name__}: {error}{made_for}",
                 plugin=self.name,
             ) from error
         info = plugin_info(cls)
@@ -64,6 +79,38 @@ class InstalledPlugin:
             )
         _check_defaults(info.cls, "the plugin", self.name)
         return info
+
+    def _loaded(self) -> type:
+        """The plugin's class, imported. One that takes long delays every command, so the user is told."""
+        importlib.import_module("ntlab.machine")  # which every plugin needs, and none shall answer for
+        begun, busy = time.perf_counter(), time.process_time()
+        cls: type = self._entry.load()
+        took = time.perf_counter() - begun
+        slow = time.process_time() - busy > SLOW_IMPORT or took > SLOW_IMPORT_WAITING
+        if slow and multiprocessing.parent_process() is None:  # which has told of it
+            note(
+                f"plugin {self.name!r} takes {took:.1f} s to import, in every command: its package "
+                f"{self.package!r} could import what is slow inside the functions that use it "
+                f"(python -X importtime -c 'import {self.package}' shows what that is)"
+            )
+        return cls
+
+    @property
+    def package(self) -> str:
+        """The top package that the plugin is in."""
+        return self._entry.module.partition(".")[0]
+
+    @property
+    def made_for(self) -> str:
+        """Which ntlab the plugin's distribution requires, and which this one is; "" where it does not say."""
+        required = self._entry.dist.requires if self._entry.dist is not None else None
+        ours = [each for each in required or () if re.match(r"ntlab\b(?!-)", each, re.IGNORECASE)]
+        return f"this is ntlab {__version__}; it requires {', '.join(ours)}" if ours else ""
+
+    def explained(self, error: UnknownSpecificationError) -> PluginError:
+        """The same error, with what the plugin's distribution says of the ntlab that it is made for."""
+        what = f"{error.what} ({self.made_for or f'this is ntlab {__version__}'})"
+        return PluginError(what, plugin=error.plugin, hook=error.hook)
 
     @cached_property
     def workloads(self) -> dict[str, WorkloadInfo]:
@@ -158,6 +205,10 @@ class Registry:
 
     def names(self) -> list[str]:
         return sorted(self._plugins)
+
+    def owner_of_package(self, package: str) -> str:
+        """The plugin, or plugins, that a top package brings; "" for none."""
+        return " or ".join(name for name, plugin in self._plugins.items() if plugin.package == package)
 
     def plugin(self, name: str, where: str = "") -> InstalledPlugin:
         """The plugin of that name. Raises UnknownNameError."""

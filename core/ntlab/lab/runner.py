@@ -6,24 +6,26 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import math
 import os
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 
-from ntlab.errors import NtlabError, PluginError, UnknownNameError
+from ntlab.errors import NtlabError, PluginError, UnknownNameError, UnknownSpecificationError, UserError
+from ntlab.lab.culprits import blamed, raised_by_plugin, told
 from ntlab.lab.experiment import Arm, Experiment
 from ntlab.lab.options import Place, Setting, build
+from ntlab.lab.prints import prints_on_stderr
 from ntlab.lab.registry import installed, views_of
-from ntlab.plugin import Metric, PluginInfo, implemented
+from ntlab.plugin import Metric, PluginInfo, implemented, renewed
 
 if TYPE_CHECKING:
     from ntlab.machine import Machine
+    from ntlab.machine.checks import Checks
     from ntlab.topology import Tables
     from ntlab.tracing import Tracer
 
@@ -151,13 +153,21 @@ class _Parts:
     def __init__(self, job: Job) -> None:
         registry = installed()
         self._names = [*job.arm.plugins, job.use.partition(".")[0]]
-        self.plugins = [
-            build(_muted(registry.plugin(name).info, job.muted), _settings(options), Place(name))
-            for name, options in job.arm.plugins.items()
-        ]
-        self.workload: Any = build(
-            registry.workload(job.use).cls, _settings(job.arm.workload), Place(job.use)
-        )
+        with prints_on_stderr(registry.owner_of_package):
+            self.plugins = [
+                build(_muted(registry.plugin(name).info, job.muted), _settings(options), Place(name))
+                for name, options in job.arm.plugins.items()
+            ]
+            self.workload: Any = build(
+                registry.workload(job.use).cls, _settings(job.arm.workload), Place(job.use)
+            )
+
+    def renewed(self) -> _Parts:
+        """The same again, as they are before a run."""
+        again = copy.copy(self)
+        again.plugins = [renewed(plugin) for plugin in self.plugins]
+        again.workload = renewed(self.workload)
+        return again
 
     def views(self) -> dict[str, tuple[str, Callable[[Machine], str]]]:
         """The views by name, each with the plugin that offers it."""
@@ -190,17 +200,47 @@ def _muted(info: PluginInfo, muted: Sequence[str]) -> type:
 
 def _lived(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callable[[Machine], T]) -> T:
     """What `seen` sees of a machine that has lived this run through."""
-    with _quiet_collector():
-        return _live(job, parts, tables, tracer, seen)
+    life = _Life(job, parts, tables, tracer)
+    with _quiet_collector(), prints_on_stderr(installed().owner_of_package):
+        try:
+            return life.live(seen)
+        except UnknownSpecificationError as error:
+            raise installed().plugin(error.plugin).explained(error) from error
+        except (PluginError, UserError):
+            raise
+        except (Exception, SystemExit) as error:
+            culprit = _culprit(error, life)
+            if culprit is None:
+                raise
+            raise culprit from error
 
 
-def _live(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callable[[Machine], T]) -> T:
-    from ntlab.machine import Machine
+class _Life:
+    """A run, and the machine that it has come to. In the mode "checked", the machine is looked at after each
+    event from the event `closely_from` on."""
 
-    machine: Machine | None = None
-    try:
+    def __init__(
+        self, job: Job, parts: _Parts, tables: Tables, tracer: Tracer, closely_from: int | None = None
+    ) -> None:
+        self.job = job
+        self.parts = parts
+        self.tables = tables
+        self.tracer = tracer
+        self.closely_from = closely_from
+        self.machine: Machine | None = None
+
+    def live(self, seen: Callable[[Machine], T]) -> T:
+        from ntlab.machine import Machine
+
+        job, parts = self.job, self.parts
         # pluggy asks what was registered last first.
-        machine = Machine(tables, parts.plugins[::-1], seed=job.seed, tracer=tracer, hooks=job.hooks)
+        plugins = parts.plugins[::-1]
+        machine = Machine(self.tables, plugins, seed=job.seed, tracer=self.tracer, hooks=job.hooks)
+        self.machine = machine
+        if machine.checks is not None:
+            machine.checks.know(job.use.partition(".")[0], type(parts.workload))
+            if self.closely_from is not None:
+                machine.checks.look_closely(self.closely_from)
         machine.boot()
         parts.workload.start(machine)
         machine.run(job.duration)
@@ -209,18 +249,56 @@ def _live(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callabl
             again = parts.workload.restart(machine)
             if again is None:
                 break
-            machine = again
+            self.machine = machine = again
             if job.duration is None or machine.engine.now < job.duration:
                 machine.run(job.duration)
         machine.stop()
         return seen(machine)
-    except NtlabError:
-        raise
-    except (Exception, SystemExit) as error:
-        blamed = _blamed(error, job, machine)
-        if blamed is None:
-            raise
-        raise blamed from error
+
+    def again(self, closely_from: int | None = None) -> _Life:
+        """The same run from its beginning, checked."""
+        from ntlab.tracing import Tracer
+
+        job = attrs.evolve(self.job, hooks="checked")
+        return _Life(job, self.parts.renewed(), self.tables, Tracer(), closely_from)
+
+    @property
+    def checks(self) -> Checks | None:
+        return self.machine.checks if self.machine is not None else None
+
+
+def _culprit(error: BaseException, life: _Life) -> PluginError | None:
+    """Whose fault an exception is. Where ntlab raised it, the cause may have been anybody's, and earlier: so
+    the run is made again, checked, and once more, closely looked at where it went wrong."""
+    registry = installed()
+    names = (*life.job.arm.plugins, life.job.use.partition(".")[0])
+    used = [registry.plugin(name) for name in dict.fromkeys(names)]
+    traced = blamed(error, life.machine, used)
+    if raised_by_plugin(error, used):
+        return traced
+    if life.checks is None:
+        life = life.again()
+        try:
+            life.live(lambda machine: None)
+        except PluginError as found:
+            return found
+        except (Exception, SystemExit):
+            pass  # that we know
+    if life.checks is not None:
+        life = life.again(life.checks.right_until)
+        try:
+            life.live(lambda machine: None)
+        except PluginError as found:
+            return found
+        except (Exception, SystemExit) as last:
+            if life.checks is not None:
+                found_by_looking = life.checks.culprit()
+                acting = life.checks.acting()
+                if found_by_looking is not None:
+                    return found_by_looking
+                if traced is None and acting:
+                    return told(last, acting)
+    return traced
 
 
 def _checked(measured: object, use: str) -> list[Metric]:
@@ -271,39 +349,3 @@ def _quiet_collector() -> Iterator[None]:
         gc.collect()
         gc.unfreeze()
         gc.set_threshold(*thresholds)
-
-
-def _blamed(error: BaseException, job: Job, machine: Machine | None) -> PluginError | None:
-    """The plugin, and its hook, that an exception came out of; None where it is none's."""
-    from ntlab.hooks import blame
-
-    found = blame(error, machine.manager) if machine is not None else None
-    if found is None:
-        found = _nearest_plugin(error, job)
-    if found is None:
-        return None
-    plugin, hook = found
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    what = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
-    return PluginError(what, plugin=plugin, hook=hook)
-
-
-def _nearest_plugin(error: BaseException, job: Job) -> tuple[str, str] | None:
-    """Whose code an exception passed last: a plugin's outside a hook (an event, a child machine), before the
-    machine was complete, or a workload's. The second is the hook, or "" where it was none."""
-    registry = installed()
-    used = [registry.plugin(name) for name in (*job.arm.plugins, job.use.partition(".")[0])]
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    for frame in reversed(frames):
-        subject = frame.f_locals.get("self")
-        for plugin in used:
-            if isinstance(subject, plugin.info.cls):
-                asked = [f.f_code.co_name for f in frames if f.f_locals.get("self") is subject]
-                return plugin.name, next((name for name in reversed(asked) if name in plugin.hooks), "")
-        for plugin in used:
-            if (
-                type(subject) in plugin.info.workloads
-                or plugin.folder in Path(frame.f_code.co_filename).parents
-            ):
-                return plugin.name, ""
-    return None

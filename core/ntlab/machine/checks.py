@@ -13,7 +13,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from types import FrameType, FunctionType, GeneratorType
+from types import FrameType, FunctionType, GeneratorType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ntlab.engine import CheckedEngine
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
 
 CHECK_EVERY = 1024
+INCONSISTENT = (
+    "leaves the machine inconsistent; threads and processors are changed by their mechanisms' methods, "
+    "as by scheduler.set_priority"
+)
 BY_HOOKS = "a plugin changes decisions, by hooks, and options"
 
 
@@ -47,21 +51,30 @@ class Checks(Watch):
         for plugin in machine.plugins:
             self.know(plugin_info(plugin).name, type(plugin))
         self.right_until = 0
-        self.closely_from: int | None = 0 if every == 1 else None
-        self._closely = every == 1
-        self._before: list[str | None] = []
+        self.closely_from: int | None = None
+        self._closely = False
+        self._before: list[list[str]] = []
         self._suspects: list[tuple[str, str, str]] = []
         self._random = random.getstate()
         self._core = _Contents()
+        if every == 1:
+            self.look_closely(0)
 
     def know(self, plugin: str, cls: type) -> None:
-        """The package that holds `cls` belongs to that plugin, unless it is ntlab's own."""
-        package = _package(cls.__module__)
-        if package == "ntlab":
+        """The package that holds `cls` belongs to that plugin; one that is ntlab's own does not."""
+        # A class that ntlab made of a plugin's, to mute some hooks, is the plugin's still.
+        packages = [_package(each.__module__) for each in cls.__mro__]
+        package = next((name for name in packages if name not in ("ntlab", "builtins")), None)
+        if package is None:
             return
         names = self.owners.setdefault(package, [])
         if plugin not in names:
             names.append(plugin)
+
+    def look_closely(self, since: int) -> None:
+        """Look after each event, and before and after each answer, from that one on. Before boot."""
+        self.closely_from = since
+        self._closely = since == 0
 
     def follow(self, other: Checks) -> None:
         """Go on as `other` did, whose machine has crashed."""
@@ -73,15 +86,16 @@ class Checks(Watch):
     def begin(self, plugin: str, hook: str) -> None:
         super().begin(plugin, hook)
         if self._closely:
-            self._before.append(self._complaint())
+            self._before.append(self._complaints())
 
     def end(self) -> None:
         plugin, hook = self.asked[-1]
         super().end()
         if self._closely:
-            before, after = self._before.pop(), self._complaint()
-            if after is not None and after != before:
-                self._suspects.append((plugin, hook, after))
+            # In the midst of an event much does not fit together: only what came with the answer counts.
+            before = self._before.pop()
+            new = [complaint for complaint in self._complaints() if complaint not in before]
+            self._suspects += [(plugin, hook, complaint) for complaint in new]
 
     def drawn(self, owner: str) -> None:
         """Somebody draws from a random stream of `owner`. Raises PluginError where it is not theirs."""
@@ -128,41 +142,46 @@ class Checks(Watch):
 
     def look(self) -> None:
         """Look at everything. Raises PluginError, or SimulationError where nobody is seen to be guilty."""
-        complaint = self._complaint()
-        if complaint is not None:
-            raise self._accusation(complaint)
+        complaints = self._complaints()
+        if complaints:
+            culprit = self.culprit()
+            if culprit is None and self._closely and (acting := self.acting()):
+                culprit = PluginError(f"{complaints[0]} (at {self.machine.engine.now} ns)", plugin=acting)
+            self._core.restore()
+            raise culprit if culprit is not None else SimulationError(f"something {complaints[0]}")
         self.right_until = self.machine.engine.events
         self._suspects.clear()
 
-    def _complaint(self) -> str | None:
-        """What is wrong, or None."""
+    def _complaints(self) -> list[str]:
+        """What is wrong."""
         machine = self.machine
+        found = []
         if machine._booted and machine.crash is None:
             try:
-                machine.check()
+                found += [f"{INCONSISTENT}: {wrong}" for wrong in machine.scheduler.violations()]
+                if not found:
+                    machine.check()
             except SimulationError as error:
-                return f"leaves the machine inconsistent: {error}"
+                found.append(f"{INCONSISTENT}: {error}")
             except Exception as error:
-                return f"leaves a machine that cannot even be checked: {type(error).__name__}: {error}"
+                found.append(f"{INCONSISTENT}: it cannot even be checked: {type(error).__name__}: {error}")
         if random.getstate() != self._random:
-            return (
+            found.append(
                 "draws from Python's module-level random, which differs from run to run; "
                 "expected machine.streams.stream(its own name)"
             )
         changed = self._core.change()
-        return f"changes ntlab itself: {changed}; {BY_HOOKS}" if changed else None
+        if changed:
+            found.append(f"changes ntlab itself: {changed}; {BY_HOOKS}")
+        return found
 
-    def _accusation(self, complaint: str) -> Exception:
-        if self._closely:
-            for plugin, hook, found in self._suspects:
-                if found == complaint:
-                    return PluginError(
-                        f"{complaint} (at {self.machine.engine.now} ns)", plugin=plugin, hook=hook
-                    )
-            plugin = self.acting()
-            if plugin:
-                return PluginError(f"{complaint} (at {self.machine.engine.now} ns)", plugin=plugin)
-        return SimulationError(f"something {complaint}")
+    def culprit(self) -> PluginError | None:
+        """What is wrong now, and who was asked when it became so; None where nobody was seen."""
+        complaints = self._complaints() if self._suspects else []
+        for plugin, hook, found in self._suspects:
+            if found in complaints:
+                return PluginError(f"{found} (at {self.machine.engine.now} ns)", plugin=plugin, hook=hook)
+        return None
 
     def acting(self) -> str:
         """The plugin whose action happens now or happened last; "" where it is none's."""
@@ -204,21 +223,21 @@ def _module_of(program: object) -> str:
 # What machines share: the modules and classes of ntlab
 
 
-def _parts() -> Iterator[tuple[str, Mapping[str, object]]]:
-    """The name and the content of each module of ntlab, and of each class in it."""
+def _parts() -> Iterator[tuple[str, ModuleType | type]]:
+    """Each module of ntlab and each class in it, by name."""
     for name, module in list(sys.modules.items()):
         if _package(name) == "ntlab" and module is not None:
-            yield name, vars(module)
+            yield name, module
             for each in list(vars(module).values()):
                 if isinstance(each, type) and each.__module__ == name:
-                    yield f"{name}.{each.__qualname__}", vars(each)
+                    yield f"{name}.{each.__qualname__}", each
 
 
 class _Contents:
     """What the modules and classes of ntlab hold, and what becomes of it."""
 
     def __init__(self) -> None:
-        self._held = [(name, content, dict(content)) for name, content in _parts()]
+        self._held = [(name, part, dict(vars(part))) for name, part in _parts()]
         self._inside = [
             (f"{name}.{key}", value, value.copy())
             for name, _, before in self._held
@@ -228,7 +247,8 @@ class _Contents:
 
     def change(self) -> str:
         """The first thing that is another one now, or "". New names are no change."""
-        for name, content, before in self._held:
+        for name, part, before in self._held:
+            content = vars(part)
             for key, value in before.items():
                 if content.get(key) is not value:
                     return f"{name}.{key} is {content.get(key)!r} now"
@@ -237,9 +257,20 @@ class _Contents:
                 return f"what {name} holds"
         return ""
 
+    def restore(self) -> None:
+        """Undo changes, so that who does it can be seen to do it again."""
+        for _, part, before in self._held:
+            for key, value in before.items():
+                if vars(part).get(key) is not value:
+                    setattr(part, key, value)
+        for _, now, contents in self._inside:
+            if now != contents:
+                now.clear()
+                (now.extend if isinstance(now, list) else now.update)(contents)
+
     def foreign(self, packages: Mapping[str, object]) -> tuple[str, str]:
-        """(package, what) of the first function that is defined in one of these packages, or ("", "")."""
-        for name, content, _ in self._held:
+        """The (package, what) of the first function that is defined in one of these packages, or ("", "")."""
+        for name, _, content in self._held:
             for key, value in content.items():
                 value = getattr(value, "__func__", getattr(value, "fget", value))
                 if isinstance(value, FunctionType):

@@ -820,86 +820,89 @@ class Scheduler:
 
     def check(self) -> None:
         """Compare processors, queues, masks and threads. Raises SimulationError where they differ."""
-        self._check_processors()
-        queued = self._check_queues()
+        for wrong in self.violations():
+            raise SimulationError(wrong)
+
+    def violations(self) -> Iterator[str]:
+        """All that is wrong between processors, queues, masks and threads."""
+        yield from self._wrong_processors()
+        queued: set[Thread] = set()
+        yield from self._wrong_queues(queued)
         for thread in self.machine.threads.values():
             where = f"{thread!r} (state {thread.state})"
             if thread.state == RUNNING:
                 if thread.processor is None or thread.processor.thread is not thread:
-                    raise SimulationError(f"{where} is running on no processor")
+                    yield f"{where} is running on no processor"
             elif thread.state == READY:
                 if thread not in queued:
-                    raise SimulationError(f"{where} is ready but in no ready queue: it is lost")
+                    yield f"{where} is ready but in no ready queue: it is lost"
             elif thread.state not in (WAITING, HELD):
-                raise SimulationError(f"{where} is alive in no state that a thread can be in")
+                yield f"{where} is alive in no state that a thread can be in"
             elif thread.processor is not None:
-                raise SimulationError(f"{where} has {thread.processor!r}, though it cannot run")
+                yield f"{where} has {thread.processor!r}, though it cannot run"
             if thread.state == HELD and self._run_limit is None:
-                raise SimulationError(f"{where} is held back, though nobody limits running times")
+                yield f"{where} is held back, though nobody limits running times"
             if not 0 <= thread.priority < PRIORITIES:
-                raise SimulationError(f"{where} has priority {thread.priority}")
+                yield f"{thread!r} has priority {thread.priority}"
             if thread.remaining < 0:
-                raise SimulationError(f"{where} has {thread.remaining} ns of work left")
+                yield f"{where} has {thread.remaining} ns of work left"
 
-    def _check_processors(self) -> None:
+    def _wrong_processors(self) -> Iterator[str]:
         idle = 0
         running = [0] * PRIORITIES
         for processor in self.processors:
             thread = processor.thread
             if processor.stepping:
-                raise SimulationError(f"{processor!r} is in the middle of a program's step")
+                yield f"processor {processor.index} is in the middle of a program's step"
             if processor.plan is not None and processor.plan[0] is None:
-                raise SimulationError(f"{processor!r} is planned by an event that was cancelled")
+                yield f"processor {processor.index} is planned by an event that was cancelled"
             if thread is None:
                 idle |= processor.bit
                 continue
             if thread.state != RUNNING or thread.processor is not processor:
-                raise SimulationError(f"{processor!r}, but that is in state {thread.state}")
+                yield f"{processor!r}, but that is in state {thread.state}"
             if self.machine.threads.get(thread.id) is not thread:
-                raise SimulationError(f"{processor!r}, which is no thread of {self.machine.name}")
-            if not 0 <= thread.priority < PRIORITIES:
-                raise SimulationError(f"{thread!r} has priority {thread.priority}")
-            running[thread.priority] |= processor.bit
+                yield f"{processor!r}, which is no thread of {self.machine.name}"
+            if 0 <= thread.priority < PRIORITIES:
+                running[thread.priority] |= processor.bit
         if idle != self.idle_mask:
-            raise SimulationError(
-                f"the idle processors are {idle:#x}, the scheduler's mask {self.idle_mask:#x}"
-            )
+            yield f"the idle processors are {idle:#x}, the scheduler's mask {self.idle_mask:#x}"
         for priority, (mask, noted) in enumerate(zip(running, self.running, strict=True)):
             if mask != noted:
-                raise SimulationError(
+                yield (
                     f"priority {priority} runs on processors {mask:#x}, the scheduler's mask is {noted:#x}: "
                     "a running thread's priority was changed behind its back"
                 )
-        if self.running_summary != sum(1 << priority for priority, mask in enumerate(running) if mask):
-            raise SimulationError(f"the summary of running priorities is {self.running_summary:#x}")
+        if self.running_summary != sum(1 << priority for priority, mask in enumerate(self.running) if mask):
+            yield f"the summary of running priorities is {self.running_summary:#x}"
 
-    def _check_queues(self) -> set[Thread]:
-        queued: set[Thread] = set()
+    def _wrong_queues(self, queued: set[Thread]) -> Iterator[str]:
+        """What is wrong with the queues; `queued` gets the threads that are in one."""
         waiting = 0
         for processor in self.processors[:1] if self._shared else self.processors:
             queue = processor.queue
             waiting += queue.summary != 0
             for priority, level in enumerate(queue.levels):
                 if (len(level) > 0) != bool(queue.summary >> priority & 1):
-                    raise SimulationError(
+                    yield (
                         f"processor {processor.index}: {len(level)} threads of priority {priority} are "
                         f"ready, the queue's summary is {queue.summary:#x}"
                     )
                 for thread in level:
                     where = f"{thread!r} in the ready queue of processor {processor.index}"
-                    if thread.state != READY or thread in queued:
-                        again = " and queued twice" if thread in queued else ""
-                        raise SimulationError(f"{where} is in state {thread.state}{again}")
+                    if thread.state != READY:
+                        yield f"{where} is in state {thread.state}"
+                    if thread in queued:
+                        yield f"{where} is queued twice"
                     if thread.priority != priority:
-                        raise SimulationError(
+                        yield (
                             f"{where} is queued with priority {priority} and has {thread.priority}: "
                             "it was changed behind the scheduler's back"
                         )
                     if thread.processor is None or thread.processor.queue is not queue:
-                        raise SimulationError(f"{where} believes to be in another queue")
+                        yield f"{where} believes to be in another queue"
                     if self.machine.threads.get(thread.id) is not thread:
-                        raise SimulationError(f"{where} is no thread of {self.machine.name}")
+                        yield f"{where} is no thread of {self.machine.name}"
                     queued.add(thread)
         if waiting != self.waiting_queues:
-            raise SimulationError(f"{waiting} ready queues hold threads, {self.waiting_queues} are counted")
-        return queued
+            yield f"{waiting} ready queues hold threads, {self.waiting_queues} are counted"

@@ -11,7 +11,7 @@ uses.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,7 +76,7 @@ class Link(NamedTuple):
     bandwidth: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Tables:
     """What the simulated machine knows of its hardware. Bit masks have bit i for processor i.
 
@@ -267,10 +267,9 @@ def freeze(topology: Topology, group_limit: int = 64) -> Tables:
         ),
         links=links,
     )
-    tables.group_of = assign_groups(tables, group_limit)
-    tables.group_mask = _masks(tables.group_of)
-    tables.groups = len(tables.group_mask)
-    return tables
+    group_of = assign_groups(tables, group_limit)
+    group_mask = _masks(group_of)
+    return replace(tables, group_of=group_of, group_mask=group_mask, groups=len(group_mask))
 
 
 def _complete(

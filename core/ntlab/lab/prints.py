@@ -1,0 +1,69 @@
+"""What plugins print, kept apart from what ntlab prints: stdout may be read by a program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+_noted: set[str] = set()
+
+
+def note(text: str) -> None:
+    """Tell the user something, on stderr, once."""
+    if text not in _noted:
+        _noted.add(text)
+        print(f"ntlab: note: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def prints_on_stderr(owner_of: Callable[[str], str]) -> Iterator[None]:
+    """Send what is printed meanwhile to stderr, with a note that names each plugin that prints.
+
+    `owner_of` gives the plugin that brings a module's top package, or "".
+    """
+    if isinstance(sys.stdout, _Prints):
+        yield
+        return
+    with contextlib.redirect_stdout(_Prints(owner_of)):
+        yield
+
+
+class _Prints(io.TextIOBase):
+    def __init__(self, owner_of: Callable[[str], str]) -> None:
+        self._owner_of = owner_of
+
+    def write(self, text: str) -> int:
+        plugin = self._printing(sys._getframe(1))
+        if plugin:
+            note(
+                f"plugin {plugin!r} prints, which goes to stderr: stdout is for results. "
+                "Print to sys.stderr, or offer a view (ntlab run --view)"
+            )
+        return sys.stderr.write(text)
+
+    def _printing(self, frame: FrameType | None) -> str:
+        while frame is not None:
+            plugin = self._owner_of(frame.f_globals.get("__name__", "").partition(".")[0])
+            if plugin:
+                return plugin
+            frame = frame.f_back
+        return ""
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return sys.stderr.encoding

@@ -19,8 +19,9 @@ from ntlab.lab.order import PluginOrder, order_of
 from ntlab.lab.reference import HookReference, read_hooks
 from ntlab.lab.registry import Registry, installed
 from ntlab.lab.results import ClaimsReport, Output, Result, check_run, judge, read_result, versions
-from ntlab.lab.runner import Hooks, Job, Run, execute, hooks_mode, jobs_of
+from ntlab.lab.runner import Hooks, Job, Run, hooks_mode, jobs_of
 from ntlab.lab.tables import Report, Table, as_columns
+from ntlab.lab.workers import execute
 
 if TYPE_CHECKING:
     from ntlab.lab.ablation import Ablation, Levels
@@ -412,7 +413,7 @@ def _collect(
     tables = {name: topology.freeze() for name, topology in hardware.items()}
     done: dict[tuple[str, str, int], Run] = {}
     first: dict[tuple[str, str], Run] = {}
-    with closing(execute(work, tables, jobs)) as finished:
+    with closing(execute(work, tables, min(jobs, len(work)))) as finished:
         for run in finished:
             done[run.experiment, run.arm, run.seed] = run
             check_run(run, experiments[run.experiment], first.setdefault((run.experiment, run.arm), run))

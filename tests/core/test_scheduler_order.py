@@ -210,6 +210,37 @@ def test_a_turn_that_nobody_takes_over_is_followed_by_another() -> None:
     assert turns.asked[:3] == [("a", 0)] * 3
 
 
+def test_a_turn_that_the_same_thread_has_again_is_asked_for() -> None:
+    """In an order that always has it first."""
+    turns = Turns(lengths={"a": 10})
+    machine = boot(1, [rules(quantum=1000), Deadlines(deadlines={"a": 1, "b": 2}), turns])
+    for name in "ab":
+        start_at(machine, 0, bursts(35), name=name)
+    machine.run(50)
+    assert turns.asked == [("a", 0)] * 4 + [("b", 0)]
+
+
+@pytest.mark.parametrize("when", ["stepping", "interrupted"])
+def test_the_turn_changes_of_a_thread_that_makes_no_progress(when: str) -> None:
+    machine = boot(1, [rules(quantum=100)], trace=True)
+    cpu = machine.processors[0]
+
+    class Cut(Request):
+        def perform(self, thread: Thread) -> int:
+            machine.scheduler.set_turn(thread, 30)
+            return 0
+
+    start_at(
+        machine, 0, iter([Compute(50), Cut() if when == "stepping" else Compute(0), Compute(200)]), name="a"
+    )
+    start_at(machine, 0, bursts(200), name="b")
+    if when == "interrupted":
+        machine.engine.at(50, lambda _: machine.interrupts.interrupt(cpu, 20))
+        machine.engine.at(60, lambda _: machine.scheduler.set_turn(cpu.thread, 10))  # type: ignore[arg-type]
+    machine.run(150)
+    assert switches(machine) == [(0, "a"), (80, "b")]
+
+
 @pytest.mark.parametrize(("left", "until"), [(0, 50), (30, 80), (70, 120)])
 def test_the_turn_of_a_running_thread_changes(left: int, until: int) -> None:
     machine = boot(1, [rules(quantum=100)], trace=True)

@@ -755,7 +755,7 @@ class Scheduler:
     def set_turn(self, thread: Thread, left: int) -> None:
         """Change what is left of a thread's turn, ns, wherever it is. A running one's turn of 0 ends now."""
         processor = thread.processor
-        if thread.state != RUNNING or processor is None or processor.stepping or processor.level:
+        if thread.state != RUNNING or processor is None:
             thread.quantum_left = left
             return
         self._pause(processor, thread)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -28,8 +29,8 @@ from ntlab.machine import (
     Yield,
 )
 from ntlab.plugin import option, plugin, state
-from ntlab.quantities import GIB, MIB, MILLISECOND
-from ntlab.testing import boot, bursts, rules, small_tables
+from ntlab.quantities import GIB, MIB, MILLISECOND, Duration
+from ntlab.testing import Faults, boot, bursts, rules, small_tables
 
 MS = MILLISECOND
 
@@ -469,3 +470,14 @@ def test_a_hypervisor_that_recommends_nonsense_is_told(attempts: int) -> None:
 
 def test_without_an_answer_guests_are_told_never_to_notify() -> None:
     assert create(boot(1)).spin_attempts == NEVER_NOTIFY
+
+
+def test_a_guest_goes_on_at_the_speed_of_its_logical_processor_whenever_that_changes() -> None:
+    faults = Faults(kinds=("speeds",), interval=Duration(50_000), until=Duration(5_000_000))
+    host = Machine(small_tables(2), [faults], hooks="checked", check_every=1).boot()
+    guest = host.partitions.create("guest", processors=2).machine
+    process = guest.create_process("p")
+    for _ in range(3):
+        guest.create_thread(process, cycle([Compute(70_000), Sleep(30_000)]))
+    host.run(6_000_000)
+    assert faults.injected["speeds"] > 50

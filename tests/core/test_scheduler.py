@@ -13,7 +13,7 @@ from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
 from ntlab.machine import NOMINAL, Acquire, Compute, Machine, Release, Request, Sleep, Thread
 from ntlab.plugin import option, plugin
-from ntlab.testing import boot, bursts, rules
+from ntlab.testing import Recorder, boot, bursts, rules
 
 TICK = 15_625_000
 
@@ -335,3 +335,14 @@ def test_a_change_of_speed_does_not_cut_a_switch_short() -> None:
     machine.engine.at(12, lambda _: machine.scheduler.set_speed(cpu, NOMINAL // 2))
     machine.run()
     assert ends(machine) == {"a": 10, "b": 36}
+
+
+def test_by_tick_a_turn_that_is_no_whole_number_of_ticks_ends_with_the_tick_that_uses_it_up() -> None:
+    # 15 is used up by the second tick of 10, which is charged whole.
+    machine = boot(plugins=[rules(quantum=15, tick=10, accounting="tick")], trace=True)
+    process = machine.create_process("p")
+    for name in ("one", "two"):
+        machine.create_thread(process, bursts(50), name=name)
+    machine.run(89)
+    stretches = [(stretch.thread, stretch.start, stretch.end) for stretch in Recorder(machine).stretches()]
+    assert stretches == [("one", 0, 20), ("two", 20, 40), ("one", 40, 60), ("two", 60, 80), ("one", 80, 89)]

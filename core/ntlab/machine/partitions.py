@@ -369,7 +369,8 @@ class Partitions:
                 logical = vp.thread.processor
                 runs = vp.in_guest and vp.thread.state == RUNNING and logical is not None
                 speed = logical.speed if runs and logical is not None and not logical.level else 0
-                if vp.processor.speed != speed and (vp._begin is None or vp.processor.speed):
+                starts = runs and vp._begin is not None  # or goes on at another speed, within this instant
+                if vp.processor.speed != speed and not starts:
                     raise SimulationError(f"{vp!r} has speed {vp.processor.speed}, its host gives it {speed}")
             child.machine.check()
 

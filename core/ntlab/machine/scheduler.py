@@ -502,7 +502,8 @@ class Scheduler:
             if self._exact:
                 turn = start + thread.quantum_left
             elif self._by_tick:
-                turn = processor.ticked // self._tick * self._tick + thread.quantum_left
+                tick = self._tick  # charged whole, so the tick at which nothing is left ends the turn
+                turn = (processor.ticked // tick - -thread.quantum_left // tick) * tick
             else:
                 tick = self._tick
                 turn = -(-(start + thread.quantum_left) // tick) * tick

@@ -511,9 +511,18 @@ def test_a_full_disk_is_told_in_one_line(command: Sequence[str]) -> None:
     assert (ran.returncode, ran.stderr) == (2, told)
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_an_interrupt_leaves_finished_runs_and_no_traceback(jobs: str, tmp_path: Path) -> None:
-    arguments = ["run", "toy-turns", "--seeds", "200", "--set", "workload.pause=0.1", "--jobs", jobs]
+@pytest.mark.parametrize(
+    ("command", "jobs", "name"),
+    [
+        ("run toy-turns", "1", "toy-turns"),
+        ("run toy-turns", "2", "toy-turns"),
+        ("ablate toy-turns --metric switches", "2", "toy-turns.ablation"),
+    ],
+)
+def test_an_interrupt_leaves_finished_runs_and_no_traceback(
+    command: str, jobs: str, name: str, tmp_path: Path
+) -> None:
+    arguments = [*command.split(), "--seeds", "200", "--set", "workload.pause=0.1", "--jobs", jobs]
     with subprocess.Popen(
         [sys.executable, "-m", "ntlab", *arguments, "--out", str(tmp_path)],
         env=environment(),
@@ -522,7 +531,7 @@ def test_an_interrupt_leaves_finished_runs_and_no_traceback(jobs: str, tmp_path:
         text=True,
         start_new_session=True,  # Ctrl-C reaches a whole group of processes
     ) as process:
-        journal = tmp_path / "toy-turns.runs.jsonl"
+        journal = tmp_path / f"{name}.runs.jsonl"
         while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") >= 2):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)
@@ -532,7 +541,7 @@ def test_an_interrupt_leaves_finished_runs_and_no_traceback(jobs: str, tmp_path:
     assert "Traceback" not in error
     assert error.count("\n") == 1
     assert error.startswith("ntlab: interrupted; ")
-    content = json.loads((tmp_path / "toy-turns.interrupted.json").read_text())
+    content = json.loads((tmp_path / f"{name}.interrupted.json").read_text())
     assert 2 <= len(content["runs"]) < 400
     assert not content["complete"]
 

@@ -346,3 +346,18 @@ def test_by_tick_a_turn_that_is_no_whole_number_of_ticks_ends_with_the_tick_that
     machine.run(89)
     stretches = [(stretch.thread, stretch.start, stretch.end) for stretch in Recorder(machine).stretches()]
     assert stretches == [("one", 0, 20), ("two", 20, 40), ("one", 40, 60), ("two", 60, 80), ("one", 80, 89)]
+
+
+def test_a_spinning_thread_finds_the_lock_free_though_its_processor_wakes_up_in_an_interrupt() -> None:
+    machine = boot(2, trace=True)
+    process = machine.create_process("p")
+    lock = machine.create_lock("lock", "test_and_set")
+    machine.create_thread(process, iter([Acquire(lock), Compute(100), Release(lock)]), name="first")
+    second = iter([Compute(5), Acquire(lock), Compute(10), Release(lock)])
+    machine.create_thread(process, second, name="second", affinity=0b10)
+    stopped = machine.processors[1]
+    machine.engine.at(10, lambda _: machine.scheduler.set_speed(stopped, 0))
+    machine.engine.at(20, lambda _: machine.interrupts.interrupt(stopped, 7))
+    machine.engine.at(110, lambda _: machine.scheduler.set_speed(stopped, NOMINAL))
+    machine.run(1_000)
+    assert ends(machine) == {"first": 100, "second": 110 + 7 + 10}

@@ -731,10 +731,12 @@ class Scheduler:
             raise SimulationError(f"negative speed {speed}")
         if speed == processor.speed:
             return
+        thread = processor.thread
         if processor.level:
             self.machine.interrupts.speed_changes(processor, speed)
+            if speed and thread is not None and thread.spinning is not None:
+                self.machine.locks.running_again(thread)
             return
-        thread = processor.thread
         if thread is None:
             processor.speed = speed
             return

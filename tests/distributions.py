@@ -23,7 +23,7 @@ def write_distribution(
     `plugins` and `hardware`: entry point name -> object; `modules`: file -> content; `readme`: its content.
     """
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
-    info.mkdir(parents=True)
+    info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n\n{readme}")
     groups = {"ntlab.plugins": plugins or {}, "ntlab.hardware": hardware or {}}
     lines = [

@@ -31,7 +31,7 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(r"# ([\w./-]+\.(?:py|toml))\n")
 _EXIT = re.compile(r"# exits (\d+)")
 _FETCHES = re.compile(r"\b(pip|tox)\b")
-_TIME = re.compile(r"(\d (?:passed|skipped|failed)) in [\d.]+s$")
+_TIME = re.compile(r"(\d (?:passed|skipped|failed|deselected)) in [\d.]+s$")
 
 
 def rendered(document: str, folder: Path) -> str:
@@ -50,9 +50,10 @@ class _Page:
         self.bin = folder / ".bin"
         self.site = folder / ".site"
         self.bin.mkdir()
-        for name, module in (("ntlab", "ntlab"), ("pytest", "pytest -p no:cacheprovider")):
+        programs = {"python": "", "ntlab": "-m ntlab", "pytest": "-m pytest -p no:cacheprovider"}
+        for name, arguments in programs.items():
             script = self.bin / name
-            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
             script.chmod(0o755)
 
     def render(self, block: re.Match[str]) -> str:

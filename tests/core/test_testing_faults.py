@@ -16,7 +16,7 @@ from ntlab.machine import (
     Sleep,
 )
 from ntlab.quantities import MIB, MICROSECOND, MILLISECOND, Duration
-from ntlab.testing import Faults, Recorder, boot, bursts, exercise, small_tables
+from ntlab.testing import Faults, Recorder, boot, bursts, exercise, rules, small_tables
 from ntlab.testing.faults import KINDS, Kind
 from ntlab_enlightened_spinlocks import EnlightenedSpinlocks
 from ntlab_fair_share import FairShare
@@ -28,7 +28,7 @@ from ntlab_ws2003 import Ws2003
 US, MS = MICROSECOND, MILLISECOND
 TABLES = small_tables(2, nodes=2, memory=2 * MIB)
 OFTEN: dict[str, Any] = {"interval": 100 * US, "longest": 50 * US, "until": 20 * MS}
-FEATURES = [Ws2003, EnlightenedSpinlocks, FairShare, NumaHome, PagingWrites, Whea]
+FEATURES = [EnlightenedSpinlocks, FairShare, NumaHome, PagingWrites, Whea]
 
 
 def busy(*plugins: object, seed: int = 0, hooks: Mode = "direct", lasts: int = 20 * MS) -> Machine:
@@ -130,24 +130,52 @@ def test_what_a_guest_may_not_feel_is_left_to_its_host() -> None:
     host.check()
 
 
-@settings(max_examples=40)
+@st.composite
+def plugin_sets(draw: st.DrawFn) -> list[object]:
+    """2003 and some of its successors' features, or only some rules of the scheduler."""
+    if draw(st.booleans()):
+        features = draw(st.sets(st.sampled_from(FEATURES)))
+        return [Ws2003(), *(feature() for feature in FEATURES if feature in features)]
+    return [
+        rules(
+            quantum=draw(st.sampled_from([30 * US, 10 * MS])),
+            tick=100 * US,
+            accounting=draw(st.sampled_from(["exact", "cycle", "tick"])),
+            ready_queues=draw(st.sampled_from(["shared", "per_processor"])),
+            fresh_quantum_after_wait=draw(st.booleans()),
+            switch_cost=draw(st.sampled_from([0, 2 * US])),
+        )
+    ]
+
+
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
-    features=st.sets(st.sampled_from(FEATURES)),
-    kinds=st.sets(st.sampled_from(get_args(Kind)), min_size=1).map(sorted).map(tuple),
+    plugins=plugin_sets(),
+    kinds=st.sets(st.sampled_from(KINDS), min_size=1).map(sorted).map(tuple),
     interval=st.sampled_from([20 * US, 100 * US, 1 * MS]),
     longest=st.sampled_from([0.01, 0.5, 1.0]),
+    hosts=st.booleans(),
+    hooks=st.sampled_from(get_args(Mode)),
 )
 def test_nothing_breaks(
-    seed: int, features: set[type], kinds: tuple[Kind, ...], interval: int, longest: float
+    seed: int,
+    plugins: list[object],
+    kinds: tuple[Kind, ...],
+    interval: int,
+    longest: float,
+    hosts: bool,
+    hooks: Mode,
 ) -> None:
-    plugins = [feature() for feature in FEATURES if feature in {*features, Ws2003}]
     long = int(longest * interval)  # so that processors have time for something else
     faults = Faults(kinds=kinds, interval=Duration(interval), longest=Duration(long), until=Duration(5 * MS))
-    machine = busy(*plugins, faults, seed=seed, lasts=5 * MS)
+    machine = busy(*plugins, faults, seed=seed, hooks=hooks, lasts=5 * MS)
+    if hosts:
+        exercise(machine.partitions.create("guest", memory=MIB).machine, 5 * MS)
     for time in range(0, 10 * MS, MS):
         machine.run(time)
         machine.check()
-    machine.run(200 * MS)
+    machine.run(500 * MS)
     machine.check()
-    assert not machine.threads
+    assert not machine.partitions.children or not machine.partitions.children[0].machine.threads
+    assert len(machine.threads) == sum(len(child.processors) for child in machine.partitions.children)

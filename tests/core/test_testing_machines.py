@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import ntlab.testing
+from ntlab.errors import UserError
 from ntlab.machine import Disk, Machine
 from ntlab.quantities import GIB, MIB, MILLISECOND
 from ntlab.testing import Recorder, boot, exercise, small_tables
@@ -21,6 +22,8 @@ def test_a_small_machine_has_the_shape_it_is_asked_for() -> None:
     assert small_tables(8, nodes=2, siblings=2, memory=64 * MIB) is tables
     assert boot(3).tables is small_tables(3)
     assert small_tables().memory == GIB
+    with pytest.raises(UserError, match="6 processors over 2 nodes, 2 to a core; expected a multiple of 4"):
+        small_tables(6, nodes=2, siblings=2)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from ntlab.errors import UserError
 from ntlab.hooks import Mode, hookimpl
 from ntlab.machine import Compute, Machine, Request, SchedulerPolicy
 from ntlab.plugin import option, plugin
@@ -16,7 +17,15 @@ from ntlab.tracing import Tracer
 
 @cache
 def small_tables(processors: int = 1, *, nodes: int = 1, siblings: int = 1, memory: int = GIB) -> Tables:
-    """That many processors, spread evenly over the nodes, `siblings` to a core; `memory` in each node."""
+    """So many processors, spread evenly over the nodes, `siblings` to a core; `memory` (bytes) in each node.
+
+    Raises UserError for a number that cannot be spread evenly.
+    """
+    if processors < 1 or processors % (nodes * siblings):
+        raise UserError(
+            f"{processors} processors over {nodes} nodes, {siblings} to a core",
+            expected=f"a multiple of {nodes * siblings}",
+        )
     topology = Topology(f"{processors}-processors")
     for _ in range(nodes):
         node = topology.add_node(memory=memory)
@@ -37,7 +46,8 @@ def boot(
     trace: bool = False,
     hooks: Mode = "direct",
 ) -> Machine:
-    """A small machine that has booted. With `trace` its tracer keeps the records."""
+    """A machine that has booted: small, or on other hardware (`tables`). `plugins` are instances, the most
+    basic first. With `trace` its tracer keeps the records."""
     tracer = Tracer(keep=True) if trace else None
     hardware = tables if tables is not None else small_tables(processors)
     return Machine(hardware, plugins, seed=seed, tracer=tracer, hooks=hooks).boot()

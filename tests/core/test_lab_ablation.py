@@ -250,6 +250,12 @@ def test_a_plugin_taken_apart(ablate: Make) -> None:
     assert {len(column) for column in found.columns().values()} == {10}
 
 
+def test_the_base_of_a_plugin_taken_apart_is_a_run_too(ablate: Make) -> None:
+    assert len(ablate("f", "f = {}", split=["f"], seeds=2, runs=10).runs) == 10
+    with pytest.raises(UserError, match=r"--runs: 9 runs are too few .* at least 10"):
+        ablate("f", "f = {}", split=["f"], seeds=2, runs=9)
+
+
 def test_arms_by_name(ablate: Make) -> None:
     more = "[arms.other]\nplugins = { b = {} }"
     assert numbers(ablate("a + 10 * b", "a = {}", more=more, full="high", base="low")) == {"a": (1,) * 4}

@@ -378,10 +378,13 @@ def plan(
     if order < 1:
         raise UserError(f"{order} factors", where="--order", expected="at least 1")
     needs = needed(chosen, registry)
+    # With plugins taken apart, the base itself is run as well: it must be what their neutral options are.
+    beside = [experiment.arms[low.name]] if split else []
     try:
-        made = design(needs, runs // experiment.seeds)
+        made = design(needs, runs // experiment.seeds - len(beside))
     except TooFewError as error:
-        expected = f"at least {error.least * experiment.seeds}, or fewer seeds or factors"
+        least = (error.least + len(beside)) * experiment.seeds
+        expected = f"at least {least}, or fewer seeds or factors"
         nested = next((at for at, others in enumerate(needs) if others), None)
         if nested is not None:
             other = chosen[bits(needs[nested])[0]].name
@@ -396,7 +399,7 @@ def plan(
             f"interactions of {order} factors cannot be told in {len(made.points)} of"
             f" {1 << len(chosen)} combinations",
             where="--order",
-            expected=f"at most 2, or --runs {(1 << len(chosen)) * experiment.seeds}",
+            expected=f"at most 2, or --runs {((1 << len(chosen)) + len(beside)) * experiment.seeds}",
         )
     every = range(len(chosen))
     planned = Plan(
@@ -412,9 +415,7 @@ def plan(
         design=made,
         order=order,
     )
-    # With plugins taken apart, the base itself is run as well: it must be what their neutral options are.
-    made_arms = [experiment.arms[low.name]] if split else []
-    made_arms += [
+    combos = [
         combined(low, chosen, bits(combination), registry, planned.arm(combination))
         for combination in made.combinations
     ]
@@ -422,7 +423,7 @@ def plan(
         experiment,
         name=f"{experiment.name}.ablation",
         title=f"What differs between {low.name} and {high.name}, switched one by one",
-        arms={arm.name: arm for arm in made_arms},
+        arms={arm.name: arm for arm in [*beside, *combos]},
         claims=(),
     )
 

@@ -411,11 +411,11 @@ def read_result(path: Path) -> Kept:
     if path.is_dir():
         files = sorted(path.glob("*.json"))
         if len(files) != 1:
-            names = ", ".join(file.name for file in files[:8]) + (", ..." if len(files) > 8 else "")
+            shown = ", ".join(file.name for file in files[:8]) + (", ..." if len(files) > 8 else "")
             raise UserError(
                 f"holds {len(files)} result files",
                 where=str(path),
-                expected=f"one of them: {names}" if files else "one",
+                expected=f"one of them: {shown}" if files else "one",
             )
         path = files[0]
     try:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntlab.engine import REPORT
-from ntlab.errors import SimulationError
+from ntlab.errors import PluginError, SimulationError
 from ntlab.hooks import hookimpl
 from ntlab.machine import Acquire, Compute, Machine, OrderedLevel, Processor, Release, Request, Thread
 from ntlab.plugin import option, plugin, state
@@ -156,6 +156,67 @@ ONE = OrderedLevel(lambda thread: thread.id)
 def test_a_level_that_is_none_is_refused_at_boot(give: Callable[[], Any], complaint: str) -> None:
     with pytest.raises(SimulationError, match=f"ready_level gave .*{complaint}"):
         boot(2, [rules(ready_queues="per_processor"), Levels(give=give)])
+
+
+class Forgets(OrderedLevel):
+    def append(self, thread: Thread, /) -> None:
+        pass
+
+
+class Keeps(OrderedLevel):
+    def popleft(self) -> Thread:
+        return next(iter(self))
+
+
+class GivesTheLast(OrderedLevel):
+    def popleft(self) -> Thread:
+        thread = list(self)[-1]
+        self.remove(thread)
+        return thread
+
+
+class Invents(OrderedLevel):
+    def popleft(self) -> Any:
+        super().popleft()
+        return 3
+
+
+class SaysItIsEmpty(OrderedLevel):
+    def __len__(self) -> int:
+        return 0
+
+
+@plugin(name="orders", summary="An order that is none.", release="ws2003")
+class Orders:
+    level: type[OrderedLevel] = option(default=OrderedLevel, help="Its class.")
+
+    @hookimpl
+    def ready_level(self) -> OrderedLevel:
+        return self.level(lambda thread: thread.id)
+
+
+@pytest.mark.parametrize(
+    ("level", "complaint"),
+    [
+        (Forgets, r"it has \[\] after append\(\); expected \[<Thread 16 b>\]"),
+        (Keeps, r"it has \[<Thread 16 b>, <Thread 20 c>\] after popleft\(\); expected \[<Thread 20 c>\]"),
+        (GivesTheLast, r"popleft\(\) gave <Thread 20 c>, though <Thread 16 b> was first"),
+        (Invents, r"popleft\(\) gave 3, though <Thread 16 b> was first"),
+        (SaysItIsEmpty, r"its length is 0 after append\(\), it has 1"),
+    ],
+)
+def test_checked_an_order_keeps_its_threads(level: type[OrderedLevel], complaint: str) -> None:
+    def run(level: type[OrderedLevel]) -> None:
+        machine = boot(1, [Orders(level=level)], hooks="checked")
+        for name in "abc":
+            start_at(machine, 0, bursts(10), name=name)
+        machine.run()
+
+    run(OrderedLevel)
+    with pytest.raises(PluginError, match=complaint) as error:
+        run(level)
+    assert (error.value.plugin, error.value.hook) == ("orders", "ready_level")
+    assert f"the {level.__name__} it gave" in str(error.value)
 
 
 def test_levels_are_asked_for_once_for_each_queue() -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ntlab.engine import CheckedEngine
 from ntlab.errors import PluginError, SimulationError
-from ntlab.hooks import Watch
-from ntlab.machine.processors import Processor
+from ntlab.hooks import Watch, implementations
+from ntlab.machine.processors import Processor, ReadyLevel
 from ntlab.machine.threads import Thread
 from ntlab.plugin import plugin_info
 
@@ -119,6 +119,12 @@ class Checks(Watch):
             hook=self.asked[-1][1] if self.asked and self.asked[-1][0] in plugins else "",
         )
 
+    def level(self, level: ReadyLevel) -> ReadyLevel:
+        """A plugin's order of ready threads, checked."""
+        names = self.owners.get(_package(type(level).__module__))
+        answer = implementations(self.machine.manager)["ready_level"]
+        return CheckedLevel(level, " or ".join(names or answer))
+
     # -- looking -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -207,6 +213,60 @@ class Checks(Watch):
             program = argument.program
             return " or ".join(self.owners.get(_package(_module_of(program)), []))
         return ""
+
+
+class CheckedLevel:
+    """A plugin's `ReadyLevel`, which must hold the threads that were queued and not taken out since."""
+
+    def __init__(self, level: ReadyLevel, plugin: str) -> None:
+        self._level = level
+        self._plugin = plugin
+        self._queued: set[Thread] = set()
+
+    def append(self, thread: Thread, /) -> None:
+        self._queued.add(thread)
+        self._level.append(thread)
+        self._compare("append")
+
+    def appendleft(self, thread: Thread, /) -> None:
+        self._queued.add(thread)
+        self._level.appendleft(thread)
+        self._compare("appendleft")
+
+    def popleft(self) -> Thread:
+        first = next(iter(self._level))
+        thread = self._level.popleft()
+        if thread is not first:
+            raise self._wrong(f"popleft() gave {thread!r}, though {first!r} was first")
+        self._queued.remove(thread)
+        self._compare("popleft")
+        return thread
+
+    def remove(self, thread: Thread, /) -> None:
+        self._queued.remove(thread)
+        self._level.remove(thread)
+        self._compare("remove")
+
+    def __iter__(self) -> Iterator[Thread]:
+        return iter(self._level)
+
+    def __len__(self) -> int:
+        return len(self._level)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._level, name)  # what a plugin adds for itself
+
+    def _compare(self, method: str) -> None:
+        threads = list(self._level)
+        if len(self._level) != len(threads):
+            raise self._wrong(f"its length is {len(self._level)} after {method}(), it has {len(threads)}")
+        if len(threads) != len(self._queued) or not self._queued.issuperset(threads):
+            expected = sorted(self._queued, key=lambda thread: thread.id)
+            raise self._wrong(f"it has {threads} after {method}(); expected {expected}, in its order")
+
+    def _wrong(self, what: str) -> PluginError:
+        level = type(self._level).__qualname__
+        return PluginError(f"the {level} it gave: {what}", plugin=self._plugin, hook="ready_level")
 
 
 def _package(module: str | None) -> str:

@@ -107,7 +107,8 @@ class Scheduler:
                 if len(level) or id(level) in given:
                     raise SimulationError(f"ready_level gave {level!r} {where}, which is not new and empty")
                 given.add(id(level))
-                levels.append(level)
+                checks = self.machine.checks
+                levels.append(level if checks is None else checks.level(level))
                 self._ordered = True
             queues.append(ReadyQueue(levels))
         return queues

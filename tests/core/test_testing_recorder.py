@@ -37,7 +37,7 @@ def test_records_by_name_and_field(two: Machine) -> None:
     assert seen("Thread/CSwitch", since=10 * MS, until=20 * MS).times == [10 * MS, 20 * MS]
     assert seen("Thread/CSwitch", old_priority=lambda priority: priority > 0).times[0] == 10 * MS
     assert seen("Thread/End", tid="two").one().time == 30 * MS
-    assert seen("Thread/Start").values("name") == ["one", "two"]
+    assert seen("Thread/Start").exactly(2).values("name") == ["one", "two"]
     assert seen("NT Kernel Logger/Thread/S*").times == seen("Thread/Start").times == [0, 0]
     assert len(seen()) == sum(seen.counts().values()) == 9
     assert not seen("Thread/CSwitch", cpu=1)
@@ -146,11 +146,11 @@ def test_one_shows_what_there_is(two: Machine) -> None:
     with pytest.raises(AssertionError) as caught:
         Recorder(two)("Thread/End").one()
     assert str(caught.value).splitlines() == [
-        "expected 1 record, found 2 of Thread/End",
+        "expected 1, found 2 of Thread/End",
         "  25000000 NT Kernel Logger/Thread/End tid=12 run_time=15000000",
         "  30000000 NT Kernel Logger/Thread/End tid=16 run_time=15000000",
     ]
-    assert "expected 1 record, found 0 of Thread/End tid=7" in _told(two)
+    assert "expected 1, found 0 of Thread/End tid=7" in _told(two)
 
 
 def _told(machine: Machine) -> str:

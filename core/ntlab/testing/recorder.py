@@ -62,11 +62,15 @@ class Records(Sequence[Record]):
                 raise UnknownNameError(f"field of {record.name}", field, record.fields)
         return [record[field] for record in self._records]
 
+    def exactly(self, count: int) -> Records:
+        """These records. Raises AssertionError, which shows them, where they are not so many."""
+        if len(self) != count:
+            raise AssertionError(f"expected {count}, found {self!r}")
+        return self
+
     def one(self) -> Record:
         """The only record. Raises AssertionError, which shows what there is, where it is not the only one."""
-        if len(self._records) != 1:
-            raise AssertionError(f"expected 1 record, found {self!r}")
-        return self._records[0]
+        return self.exactly(1)[0]
 
     def __repr__(self) -> str:
         lines = [f"{len(self)} of {self.asked}"]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ntlab
 from ntlab.errors import PluginError, UnknownNameError, UserError
-from ntlab.lab.ablation import Ablation, parse_factor
+from ntlab.lab.ablation import Ablation, Factor, combined, differences, needed, parse_factor
 from ntlab.lab.api import Interrupted
+from ntlab.lab.designs import bits, feasible
+from ntlab.lab.experiment import Arm
 from ntlab.lab.statistics import Estimate, estimate
+from registries import registry
 
 EFFECTS = Path(__file__).parents[1] / "effects"
 
@@ -167,6 +172,38 @@ def test_plugins_that_go_together_with_what_they_require(ablate: Make) -> None:
     found = ablate("b + 10 * c", "", "b = {}, c = {}")
     assert {one.factor.name: one.needs for one in found.factors} == {"b": ("c",), "c": ()}
     assert numbers(found) == {"b": (-1,) * 4, "c": (-10,) * 4}
+
+
+@given(st.data())
+def test_what_factors_need_is_just_what_makes_an_arm_possible(data: st.DataObject) -> None:
+    """Any plugins, any two arms that can be: a combination can be run if all that its factors need is on."""
+    names = [f"p{at}" for at in range(6)]
+    said: dict[str, Any] = {}
+    for at, name in enumerate(names):
+        earlier = st.sets(st.sampled_from(names[:at]), max_size=2).map(tuple) if at else st.just(())
+        said[name] = {"requires": data.draw(earlier), "conflicts": data.draw(earlier)}
+    known = registry(**said)
+
+    def possible(plugins: Iterable[str]) -> bool:
+        try:
+            known.solve(plugins)
+        except UserError:
+            return False
+        return True
+
+    def arm(name: str) -> Arm:
+        plugins = data.draw(st.sets(st.sampled_from(names)).filter(possible))
+        return Arm(
+            name=name, title="", hardware="", plugins={one: {} for one in sorted(plugins)}, workload={}
+        )
+
+    low, high = arm("low"), arm("high")
+    factors = [Factor(change.name, (change,)) for change in differences(low, high)]
+    closed = feasible(needed(factors, known))
+    for combination in range(1 << len(factors)):
+        switched = {factors[at].name for at in bits(combination)}
+        assert possible(low.plugins.keys() ^ switched) == (combination in closed)
+    assert combined(low, factors, range(len(factors)), known, "high").plugins == high.plugins
 
 
 # Which factors there are

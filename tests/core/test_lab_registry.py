@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -14,35 +14,13 @@ from hypothesis import strategies as st
 
 import ntlab
 from distributions import TOY, write_distribution
-from ntlab import plugin
 from ntlab.errors import PluginError, UnknownNameError, UserError
-from ntlab.lab.registry import InstalledPlugin, Registry, installed
+from ntlab.lab.registry import installed
 from ntlab.plugin import RELEASES, plugin_info
 from ntlab.testing import boot
+from registries import registry
 
 Use = Callable[..., None]
-
-
-class Entry:
-    """An entry point whose object is at hand."""
-
-    module = "no.such.package"
-
-    def __init__(self, cls: type) -> None:
-        self.cls = cls
-
-    def load(self) -> type:
-        return self.cls
-
-
-def registry(**said: Mapping[str, Any]) -> Registry:
-    """A registry of plugins that say this of themselves."""
-    plugins = {}
-    for name, words in said.items():
-        described = {"summary": "", "release": "ws2008", **words}
-        cls = plugin(name=name, **described)(type(name, (), {}))
-        plugins[name] = InstalledPlugin(name, "test", "1", Entry(cls))  # type: ignore[arg-type]
-    return Registry(plugins)
 
 
 def test_dependents_are_asked_first_then_later_releases_then_by_name() -> None:

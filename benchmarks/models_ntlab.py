@@ -1,18 +1,29 @@
-"""The five models in ntlab, on the engine, stages, mailboxes and scheduler that experiments use."""
+"""The models in ntlab, on the engine, stages, mailboxes and scheduler that experiments use."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import cycle
 from time import process_time
 from typing import Any
 
-from workloads import MS, Work, delays, interactive
+from workloads import MS, PERIODIC_DURATION, Task, Work, delays, interactive, periodic
 
 from ntlab import __version__, hookimpl, plugin
-from ntlab.engine import Engine
-from ntlab.machine import Compute, Machine, Mailbox, SchedulerPolicy, Sleep, Stage
+from ntlab.engine import FOREVER, Engine
+from ntlab.machine import (
+    Compute,
+    Machine,
+    Mailbox,
+    OrderedLevel,
+    Processor,
+    Request,
+    SchedulerPolicy,
+    Sleep,
+    Stage,
+    Thread,
+)
 from ntlab.topology import Tables, Topology
 from ntlab.tracing import Tracer
 
@@ -130,5 +141,56 @@ def preemptive(
     return _threads(machine, 2, 10, seconds, interactive())
 
 
-MODELS = {f.__name__: f for f in (timeouts, ping_pong, m_m_4, round_robin, preemptive)}
+@plugin(name="edf", summary="Global earliest deadline first; `thread.context` is the deadline.")
+class EarliestDeadlineFirst:
+    @hookimpl
+    def thread_created(self, thread: Thread) -> None:
+        thread.context = 0
+
+    @hookimpl
+    def ready_level(self) -> OrderedLevel:
+        return OrderedLevel(lambda thread: thread.context)
+
+    @hookimpl
+    def turn_length(self) -> int:
+        return FOREVER - 1  # no thread has a turn that ends
+
+    @hookimpl
+    def preempts(self, thread: Thread, running: Thread) -> bool:
+        return bool(thread.context < running.context)
+
+    @hookimpl
+    def choose_busy_processor(self, thread: Thread) -> int:
+        return max(thread.machine.processors, key=latest_deadline).index
+
+
+def latest_deadline(processor: Processor) -> int:
+    assert processor.thread is not None
+    return int(processor.thread.context)
+
+
+def edf() -> tuple[int, float, float]:
+    machine = Machine(processors(64), [EarliestDeadlineFirst()]).boot()
+    engine, process = machine.engine, machine.create_process("benchmark")
+    responses: list[int] = []
+
+    def jobs(number: int, task: Task) -> Iterator[Request]:
+        released, compute, thread = task.offset, Compute(task.work), threads[number]
+        while True:
+            thread.context = released + task.period
+            if released > engine.now:
+                yield Sleep(released - engine.now)
+            yield compute
+            responses.append(engine.now - released)
+            released += task.period
+
+    threads: list[Thread] = []
+    for number, task in enumerate(periodic()):
+        threads.append(machine.create_thread(process, jobs(number, task)))
+    start = process_time()
+    machine.run(PERIODIC_DURATION)
+    return len(responses), process_time() - start, sum(responses) / len(responses) / MS
+
+
+MODELS = {f.__name__: f for f in (timeouts, ping_pong, m_m_4, round_robin, preemptive, edf)}
 VERSION = f"ntlab {__version__}"

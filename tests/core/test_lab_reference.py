@@ -15,7 +15,7 @@ import hook_reference
 import ntlab
 from distributions import TOY, write_distribution
 from ntlab._version import __version__
-from ntlab.errors import PluginError, UnknownNameError
+from ntlab.errors import PluginError, UnknownNameError, UserError
 from ntlab.hooks import contract_of, implementations, specifications
 from ntlab.lab.order import ArmOrder
 from ntlab.lab.reference import Hook
@@ -312,6 +312,48 @@ def test_what_cannot_be_bound_is_told_as_a_run_would(tmp_path: Path, use_distrib
     use_distributions(TOY, tmp_path)
     with pytest.raises(PluginError, match="plugin 'guest', hook 'bread_price': unknown hook"):
         order_in(tmp_path, EXPERIMENT + "guest = {}\n")
+
+
+@pytest.mark.parametrize(
+    ("plugins", "told"),
+    [
+        ("toy_short = {}\ntoy_rival = {}\n", "'toy_rival' and 'toy_short' conflict, as 'toy_rival' says"),
+        (
+            "toy_rival = {}\nhen = {}\negg = {}\n",
+            "a cycle: egg -> hen -> egg (hen says after egg, egg says after hen)",
+        ),
+        ("alone = {}\n", "plugin 'alone' requires plugin 'toy_bas', which is not installed ('toy_base' is)"),
+    ],
+)
+def test_an_order_that_cannot_be_is_one_clear_error(
+    tmp_path: Path, use_distributions: Use, plugins: str, told: str
+) -> None:
+    write_plugins(
+        tmp_path,
+        hen=("", "after=('egg',)", ""),
+        egg=("", "after=('hen',)", ""),
+        alone=("", "requires=('toy_bas',)", ""),
+    )
+    use_distributions(TOY, tmp_path)
+    with pytest.raises(UserError) as error:
+        order_in(tmp_path, EXPERIMENT.replace("toy_short = {}\n", "") + plugins)
+    assert told in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / 'mine.toml'}: arms.full: ")
+
+
+def test_what_has_no_effect_on_the_order_is_told(tmp_path: Path, use_distributions: Use) -> None:
+    write_plugins(tmp_path, guest=("", "after=('toy_bas',)", ""))
+    use_distributions(TOY, tmp_path)
+    order = order_in(tmp_path, EXPERIMENT + "guest = {}\n")["full"]
+    assert order.idle == ("guest says after 'toy_bas', which is not installed; did you mean 'toy_base'?",)
+
+
+def test_a_long_text_is_wrapped_where_it_must_be(toy: None) -> None:
+    found = hook("run_limit")
+    wide, narrow = ([row[0] for row in found.tables(width)[0].rows] for width in (1000, 40))
+    assert wide == found.text.splitlines()
+    assert max(map(len, narrow)) <= 40
+    assert " ".join(narrow).split() == found.text.split()
 
 
 def test_the_order_has_columns_and_reads_well(toy: None, tmp_path: Path) -> None:

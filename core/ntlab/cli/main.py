@@ -353,14 +353,14 @@ def _hooks(asked: argparse.Namespace) -> int:
 
 
 def _show_hook(asked: argparse.Namespace) -> int:
-    from ntlab.cli.terminal import show
+    from ntlab.cli.terminal import show, width
     from ntlab.lab import api
 
     hooks = api.hook_reference(asked.name)
     if asked.json:
         _print_json(hooks.to_json()[0])
     else:
-        show(hooks.details())
+        show(hooks.details(width()))
     return OK
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ def show(tables: Sequence[Table]) -> None:
         for row in table.rows:
             drawn.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
         console.print(drawn)
+
+
+def width() -> int:
+    """How long lines of text may be: as a table of the terminal holds, or any length where there is none."""
+    return shutil.get_terminal_size().columns - 4 if sys.stdout.isatty() else sys.maxsize
 
 
 @contextmanager

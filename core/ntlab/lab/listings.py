@@ -48,6 +48,8 @@ class PluginList(Report):
                 "views": ", ".join(plugin["views"]),
                 "requires": ", ".join(plugin["requires"]),
                 "conflicts": ", ".join(plugin["conflicts"]),
+                "after": ", ".join(plugin["after"]),
+                "before": ", ".join(plugin["before"]),
                 "distribution": f"{plugin['distribution']} {plugin['version']}",
                 "experiments": ", ".join(plugin["experiments"]),
             }

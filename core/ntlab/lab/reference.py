@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from textwrap import wrap
 from types import ModuleType
 from typing import Any, Literal
 
@@ -90,8 +91,8 @@ class Hook:
             "implementations": [answer.to_json() for answer in self.answers],
         }
 
-    def tables(self) -> list[Table]:
-        """All that is known of it."""
+    def tables(self, width: int) -> list[Table]:
+        """All that is known of it, the docstring in lines that are no longer than that."""
         facts = [
             ["domain", self.domain],
             ["since", self.since],
@@ -105,8 +106,16 @@ class Hook:
             facts += [["", f"{at}. {answer}"] for at, answer in enumerate(self.answers, 1)]
         else:
             facts.append(["implemented", "by nobody here"])
-        text = [[line] for line in self.text.splitlines()]
+        text = [[line] for paragraph in self.text.split("\n\n") for line in ["", *_lines(paragraph, width)]][
+            1:
+        ]
         return [Table([self.name + self.signature], text), Table(["kind", self.kind], facts)]
+
+
+def _lines(paragraph: str, width: int) -> list[str]:
+    """The lines of a paragraph as they are written; others, if one of them is too long."""
+    lines = paragraph.splitlines()
+    return wrap(paragraph, width) if any(len(line) > width for line in lines) else lines
 
 
 def _near(file: str) -> str:
@@ -174,9 +183,9 @@ class HookReference(Report):
             for domain in self.domains
         ]
 
-    def details(self) -> list[Table]:
-        """All that is known of each of these hooks."""
-        return [table for hook in self.hooks for table in hook.tables()]
+    def details(self, width: int) -> list[Table]:
+        """All that is known of each of these hooks, in lines that are no longer than that."""
+        return [table for hook in self.hooks for table in hook.tables(width)]
 
     def markdown(self) -> str:
         """The reference as part of a page: a table of contents, and a chapter for each domain."""

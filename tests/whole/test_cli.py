@@ -399,6 +399,8 @@ def test_one_broken_plugin_is_named_and_the_others_are_listed(
         captured = capsys.readouterr()
         assert len(json.loads(captured.out)) >= 1
         assert captured.err.count("\n") == faults
+    assert main(["hooks", "show", "scheduler_policy"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
     assert main(["run", "toy-turns", "--jobs", "1"]) == 0
     assert main(["plugins", "order", "toy-turns"]) == 0
     assert main(["claims", "X2", "--jobs", "1"]) == 0

@@ -361,7 +361,7 @@ def _show_hook(asked: argparse.Namespace) -> int:
         _print_json(hooks.to_json()[0])
     else:
         show(hooks.details(width()))
-    return OK
+    return _tell_faults(hooks)
 
 
 def _topology_list(asked: argparse.Namespace) -> int:
@@ -427,6 +427,11 @@ def _show_report(report: Any, asked: argparse.Namespace) -> int:
         _print_json(report.to_json())
     else:
         show(report.tables())
+    return _tell_faults(report)
+
+
+def _tell_faults(report: Any) -> int:
+    """Say what a listing had to leave out. Returns the exit code."""
     for fault in report.faults:
         _print_error(fault)
     return MISTAKE if report.faults else OK

@@ -190,6 +190,12 @@ def also(method: str) -> tuple[str, str]:
             id="a run that ends with an exception",
         ),
         pytest.param(
+            "experiments",
+            [("quantum=self.turn)", "quantum=self.turn) and 7")],
+            r"plugin 'mine', hook 'scheduler_policy': ",
+            id="a run that ends with somebody else's exception",
+        ),
+        pytest.param(
             "deterministic",
             [("return SchedulerPolicy(quantum=self.turn)", "Mine.longer = getattr(Mine, 'longer', 1) + 1\n"
               "        return SchedulerPolicy(quantum=self.turn * Mine.longer)")],
@@ -255,7 +261,7 @@ def also(method: str) -> tuple[str, str]:
         pytest.param(
             "own-means",
             [("return SchedulerPolicy(", "print('turn', self.turn)\n        return SchedulerPolicy(")],
-            r"printed 'turn 5000000'\n  mend: print nothing",
+            r"in a new process, importing and running it printed 'turn 5000000'\n  mend: print nothing",
             id="a hook that prints",
         ),
         pytest.param(
@@ -381,3 +387,8 @@ def test_experiments_can_be_named_also_by_file(install: Install, tmp_path: Path)
     assert outcome("claims", experiments=["toy-turns"]) == (
         "not shown: no arm of its experiments uses it: nothing to compare"
     )
+
+
+def test_the_page_lists_every_rule() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE) == RULES

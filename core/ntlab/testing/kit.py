@@ -17,7 +17,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
-import io
 import os
 import pickle
 import random
@@ -113,12 +112,16 @@ def conformance(
 
     @pytest.mark.parametrize("rule", rules, ids=lambda rule: rule.name)
     def test_conformance(rule: Rule) -> None:
+        end: Callable[[str], Any] | None = None
+        told = ""
         try:
             rule.check()
         except Broken as broken:
-            pytest.fail(str(broken), pytrace=False)
+            end, told = partial(pytest.fail, pytrace=False), str(broken)
         except NotShown as reason:
-            pytest.skip(str(reason))
+            end, told = pytest.skip, str(reason)
+        if end is not None:  # outside of the handlers, so that nothing else is told
+            end(told)
 
     return test_conformance
 
@@ -146,7 +149,8 @@ class _Session:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.noise: dict[str, str] = {}
+        self.shared_draws: set[str] = set()
+        """The runs that drew from the random numbers that all of Python shares."""
         self._runs: dict[str, Run] = {}
         self._costs: dict[str, float] = {}
         self._tables: dict[str, Tables] = {}
@@ -160,14 +164,11 @@ class _Session:
         """A run, made once; or `again`."""
         key = _key(job)
         if again or key not in self._runs:
-            before, printed, began = random.getstate(), io.StringIO(), time.process_time()
-            with contextlib.redirect_stdout(printed):
-                self._runs[key] = _tamed(simulate, job, self.tables(job.hardware))
+            before, began = random.getstate(), time.process_time()
+            self._runs[key] = _tamed(simulate, job, self.tables(job.hardware))
             self._costs[key] = time.process_time() - began
-            if printed.getvalue():
-                self.noise[key] = f"printed {_quoted(printed.getvalue())}"
             if random.getstate() != before:
-                self.noise[key] = "drew from the random numbers that all of Python shares"
+                self.shared_draws.add(key)
         return attrs.evolve(self._runs[key], experiment=job.experiment, arm=job.arm.name)
 
     def cost(self, job: Job) -> float:
@@ -597,22 +598,17 @@ def _own_means(kit: _Kit) -> Iterator[Finding]:
             f"in a new process, importing and running it printed {_quoted(kit.elsewhere.printed)}",
             "print nothing: output belongs to whoever runs ntlab; trace an event, or offer a view",
         )
-    mends = {
-        "printed": "print nothing: trace an event, or offer a view",
-        "drew": 'draw from machine.streams.stream("NAME", ...), NAME being yours: nobody else\'s draws move',
-    }
+    draws = kit.session.shared_draws
     for job, _ in kit.runs(on=True):
-        noise = kit.session.noise.get(_key(job))
-        if noise is None:
-            continue
-        mine = job.use.partition(".")[0] == kit.name
-        if not mine:
+        if _key(job) in draws:
             quiet = kit.muted(job)
             kit.session.run(quiet)
-            mine = kit.session.noise.get(_key(quiet)) != noise
-        if mine:
-            yield f"{_where(job)}: it {noise}", mends[noise.partition(" ")[0]]
-            break
+            if _key(quiet) not in draws or job.use.partition(".")[0] == kit.name:
+                yield (
+                    f"{_where(job)}: it drew from the random numbers that all of Python shares",
+                    'draw from machine.streams.stream("NAME", ...), NAME being yours: no other draws move',
+                )
+                break
     for job, _ in kit.one_of_each_workload():
         error, mine = _checked(kit, job)
         if mine:
@@ -901,7 +897,9 @@ def _ask_elsewhere(
             last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise Broken(f"plugin {kit.name!r}: its runs end in a new process, though not here: {last}")
         digests, glimpsed = pickle.loads(file.read_bytes())
-    return _Elsewhere(digests, glimpsed, process.stdout)
+    _, _, printed = process.stderr.partition(f"plugin {kit.name!r} prints")
+    # What plugins print goes to stderr, after a note; past Python's own stdout it still goes to stdout.
+    return _Elsewhere(digests, glimpsed, process.stdout or printed.partition("\n")[2])
 
 
 def _serve(file: Path) -> None:

@@ -65,8 +65,8 @@ def pshed_enable_source(machine: Machine, source: ErrorSource) -> bool | None:
 def pshed_write_record(machine: Machine, identity: int, data: bytes) -> bool | None:
     """Keep an error record through the crash that follows. False: it could not be kept.
 
-    Asked when an error is fatal, just before the bug check. Default: the platform's store, ERST on x86 and
-    x64 and the firmware's variables on Itanium.
+    Asked when an error stops the machine, just before the bug check. Default: the platform's store, ERST on
+    x86 and x64 and the firmware's variables on Itanium.
     """
 
 

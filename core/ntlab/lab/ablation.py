@@ -31,6 +31,9 @@ from ntlab.lab.tables import format_estimate, format_signed
 
 _WORKLOAD, _HARDWARE = "workload", "hardware"
 
+_BASE = "base"
+"""The name of the arm beside the combinations, if there is one."""
+
 Levels = Sequence[Any]
 """What a factor's option is when it is off, and when it is on."""
 
@@ -379,7 +382,7 @@ def plan(
         raise UserError(f"{order} factors", where="--order", expected="at least 1")
     needs = needed(chosen, registry)
     # With plugins taken apart, the base itself is run as well: it must be what their neutral options are.
-    beside = [experiment.arms[low.name]] if split else []
+    beside = [attrs.evolve(experiment.arms[low.name], name=_BASE)] if split else []
     try:
         made = design(needs, runs // experiment.seeds - len(beside))
     except TooFewError as error:
@@ -501,7 +504,11 @@ class Ablation(Result):
 
     @cached_property
     def values(self) -> dict[int, list[float]]:
-        """The metric, for each combination one value a seed."""
+        """The metric, for each combination one value a seed. Raises UserError where runs are missing."""
+        if not self.complete:
+            raise UserError(
+                f"{len(self.runs)} runs are finished", where=self.experiment.name, expected="all of them"
+            )
         of_arm: dict[str, list[float]] = {}
         for run in self.runs:
             of_arm.setdefault(run.arm, []).append(run.value(self.metric))
@@ -511,11 +518,13 @@ class Ablation(Result):
 
     def estimate(self, weights: Weights) -> Estimate:
         """What weights say of the metric: exactly for each seed, then over the seeds."""
-        contrasts = []
-        for seed in range(self.experiment.seeds):
-            of_seed = {combination: of_seeds[seed] for combination, of_seeds in self.values.items()}
-            contrasts.append(_settled(apply(weights, of_seed), max(map(abs, of_seed.values()))))
-        return estimate(contrasts)
+        scale = max(abs(value) for of_seeds in self.values.values() for value in of_seeds)
+        return estimate(
+            [
+                _settled(apply(weights, {at: self.values[at][seed] for at in weights}), scale)
+                for seed in range(self.experiment.seeds)
+            ]
+        )
 
     @property
     def whole(self) -> Estimate:
@@ -718,7 +727,7 @@ class Check:
                 f"the workload measures {self._metric!r} in several units: {', '.join(sorted(self._units))}",
                 plugin=self._use.partition(".")[0],
             )
-        alike = self._plan.split and run.arm in (self._plan.base, self._plan.arm(0))
+        alike = run.arm == _BASE or (self._plan.split and run.arm == self._plan.arm(0))
         if alike and self._digests.setdefault(run.seed, run.digest) != run.digest:
             raise PluginError(
                 f"with its neutral options it changes the arm {self._plan.base!r}",

@@ -188,8 +188,10 @@ class FairShare:
         share.account(session).used += min(ran, now - share.start)
 
     @hookimpl(wrapper=True)
-    def choose_thread(self, processor: Processor) -> Generator[None, Thread | None, Thread | None]:
-        waiting = yield  # a thread in the queue of another processor
+    def choose_thread(
+        self, processor: Processor
+    ) -> Generator[None, Thread | Literal[False] | None, Thread | None]:
+        waiting = (yield) or None  # a thread in the queue of another processor
         share = self._shares[processor.index]
         if waiting is None and not share.held:
             return None

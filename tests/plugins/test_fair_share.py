@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from ntlab.engine import REPORT
 from ntlab.errors import UserError
+from ntlab.hooks import hookimpl
 from ntlab.machine import Compute, Machine, Request, Sleep
+from ntlab.plugin import plugin
 from ntlab.quantities import MILLISECOND, SECOND
 from ntlab.testing import boot, conformance
 from ntlab_fair_share import FairShare, Sessions, water_filling
@@ -150,6 +152,22 @@ def test_without_idle_only_runs_what_a_session_leaves_is_lost() -> None:
     strict, _ = measure(1, [Ws2003(), FairShare(idle_only=False)], **options)
     assert strict["idle"] == pytest.approx(1 - 0.1 - 2 / 3, abs=1e-3)
     assert strict["share_2"] == strict["share_3"] == pytest.approx(1 / 3, abs=1e-6)
+
+
+@plugin(name="apart", summary="An idle processor takes no thread from another.", release="ws2003")
+class Apart:
+    @hookimpl
+    def choose_thread(self) -> Literal[False]:
+        return False
+
+
+def test_where_no_processor_takes_from_another_one_time_is_lent_still() -> None:
+    """Not to take a thread from another queue is an answer, too."""
+    options = {"threads": (1, 1, 1), "demands": (0.1, 1.0, 1.0)}
+    alone, _ = measure(1, [Ws2003(), FairShare()], **options)
+    beside, _ = measure(1, [Ws2003(), Apart(), FairShare()], **options)
+    assert beside == alone
+    assert beside["idle"] == 0
 
 
 def test_a_thread_alone_in_need_runs_at_once_even_without_share() -> None:

@@ -20,6 +20,6 @@ def use_distributions(installed_only: Callable[..., None]) -> Callable[..., None
 
 
 @pytest.fixture
-def toy(use_distributions: Callable[..., None]) -> None:
+def toy(installed_only: Callable[..., None]) -> None:
     """Only the plugins of `tests/toy` are installed."""
-    use_distributions(Path(__file__).parent / "toy")
+    installed_only(Path(__file__).parent / "toy")

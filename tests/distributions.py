@@ -1,4 +1,4 @@
-"""Distributions as third parties make them. The fixture `use_distributions` installs them."""
+"""Distributions as third parties make them. The fixture `installed_only` installs them."""
 
 from __future__ import annotations
 

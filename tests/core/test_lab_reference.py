@@ -177,9 +177,9 @@ def test_links_in_the_page_lead_to_headings() -> None:
     assert set(links) <= anchors
 
 
-def test_hooks_that_plugins_specify(tmp_path: Path, use_distributions: Use) -> None:
+def test_hooks_that_plugins_specify(tmp_path: Path, installed_only: Use) -> None:
     write_plugins(tmp_path, **BAKERS)
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     price = hook("bread_price")
     assert (price.domain, price.since) == ("baker.ntlab_bread_hooks", "ntlab-bread 1.1")
     assert price.summary == "What so many loaves cost."
@@ -201,10 +201,10 @@ def test_hooks_that_plugins_specify(tmp_path: Path, use_distributions: Use) -> N
     assert "def bread_price(machine: Machine, loaves: int) -> Price | None: ..." in text
 
 
-def test_a_hook_that_is_to_go_warns_whoever_implements_it(tmp_path: Path, use_distributions: Use) -> None:
+def test_a_hook_that_is_to_go_warns_whoever_implements_it(tmp_path: Path, installed_only: Use) -> None:
     guest = ("", "requires=('baker',)", "    @hookimpl\n    def bread_gone(self): pass")
     write_plugins(tmp_path, baker=BAKERS["baker"], guest=guest)
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     with pytest.warns(DeprecationWarning, match="use bread_sold"):
         reference = ntlab.hook_reference("bread_gone")
     (gone,) = reference.hooks
@@ -236,10 +236,10 @@ def test_a_hook_that_is_to_go_warns_whoever_implements_it(tmp_path: Path, use_di
     ],
 )
 def test_plugins_whose_hooks_cannot_be_bound_are_left_out(
-    guest: tuple[str, str, str], told: str, tmp_path: Path, use_distributions: Use
+    guest: tuple[str, str, str], told: str, tmp_path: Path, installed_only: Use
 ) -> None:
     write_plugins(tmp_path, **BAKERS, guest=guest)
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     reference = ntlab.hook_reference()
     (fault,) = reference.faults
     assert re.search(told, str(fault))
@@ -289,10 +289,10 @@ def test_the_order_of_an_experiment(toy: None, tmp_path: Path) -> None:
 
 
 def test_the_order_shown_is_the_order_in_which_a_machine_calls(
-    tmp_path: Path, use_distributions: Use
+    tmp_path: Path, installed_only: Use
 ) -> None:
     write_plugins(tmp_path, **BAKERS)
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     text = EXPERIMENT + "baker = {}\nlord = {}\nagent = {}\n"
     order = order_in(tmp_path, text)["full"]
     plugins = [ntlab.lab.registry.installed().plugin(name).info.cls() for name in order.plugins[::-1]]
@@ -307,9 +307,9 @@ def test_the_order_shown_is_the_order_in_which_a_machine_calls(
     assert machine.hooks.bread_price(machine, 1) == 6
 
 
-def test_what_cannot_be_bound_is_told_as_a_run_would(tmp_path: Path, use_distributions: Use) -> None:
+def test_what_cannot_be_bound_is_told_as_a_run_would(tmp_path: Path, installed_only: Use) -> None:
     write_plugins(tmp_path, guest=("", "", "    @hookimpl\n    def bread_price(self): pass"))
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     with pytest.raises(PluginError, match="plugin 'guest', hook 'bread_price': unknown hook"):
         order_in(tmp_path, EXPERIMENT + "guest = {}\n")
 
@@ -326,7 +326,7 @@ def test_what_cannot_be_bound_is_told_as_a_run_would(tmp_path: Path, use_distrib
     ],
 )
 def test_an_order_that_cannot_be_is_one_clear_error(
-    tmp_path: Path, use_distributions: Use, plugins: str, told: str
+    tmp_path: Path, installed_only: Use, plugins: str, told: str
 ) -> None:
     write_plugins(
         tmp_path,
@@ -334,16 +334,16 @@ def test_an_order_that_cannot_be_is_one_clear_error(
         egg=("", "after=('hen',)", ""),
         alone=("", "requires=('toy_bas',)", ""),
     )
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     with pytest.raises(UserError) as error:
         order_in(tmp_path, EXPERIMENT.replace("toy_short = {}\n", "") + plugins)
     assert told in str(error.value)
     assert str(error.value).startswith(f"{tmp_path / 'mine.toml'}: arms.full: ")
 
 
-def test_what_has_no_effect_on_the_order_is_told(tmp_path: Path, use_distributions: Use) -> None:
+def test_what_has_no_effect_on_the_order_is_told(tmp_path: Path, installed_only: Use) -> None:
     write_plugins(tmp_path, guest=("", "after=('toy_bas',)", ""))
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     order = order_in(tmp_path, EXPERIMENT + "guest = {}\n")["full"]
     assert order.idle == ("guest says after 'toy_bas', which is not installed; did you mean 'toy_base'?",)
 

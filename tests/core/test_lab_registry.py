@@ -224,14 +224,14 @@ def test_installed_plugins_are_found(toy: None) -> None:
         found.workload("runners")
 
 
-def test_one_broken_plugin_is_named_and_hinders_no_other(tmp_path: Path, use_distributions: Use) -> None:
+def test_one_broken_plugin_is_named_and_hinders_no_other(tmp_path: Path, installed_only: Use) -> None:
     write_distribution(
         tmp_path,
         "ntlab-broken",
         plugins={"broken": "ntlab_broken:Broken", "absent": "ntlab_absent:Absent", "odd": "ntlab_odd:Odd"},
         modules={"ntlab_broken.py": "raise RuntimeError('not today')", "ntlab_odd.py": "class Odd: pass"},
     )
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     found = installed()
     assert found.plugin("toy_base").info.name == "toy_base"
     assert len(found.experiment_files) == 2
@@ -243,19 +243,19 @@ def test_one_broken_plugin_is_named_and_hinders_no_other(tmp_path: Path, use_dis
         _ = found.plugin("odd").info
 
 
-def test_a_plugin_has_one_name(tmp_path: Path, use_distributions: Use) -> None:
+def test_a_plugin_has_one_name(tmp_path: Path, installed_only: Use) -> None:
     source = "from ntlab import plugin\n@plugin(name='one', summary='', release='ws2003')\nclass One: pass\n"
     write_distribution(
         tmp_path, "ntlab-one", plugins={"two": "ntlab_one:One"}, modules={"ntlab_one.py": source}
     )
-    use_distributions(tmp_path)
+    installed_only(tmp_path)
     with pytest.raises(PluginError, match=r"plugin 'two': .*'ntlab-one'.*name='one'"):
         _ = installed().plugin("two").info
 
 
-def test_two_distributions_with_one_name_are_told(tmp_path: Path, use_distributions: Use) -> None:
+def test_two_distributions_with_one_name_are_told(tmp_path: Path, installed_only: Use) -> None:
     write_distribution(tmp_path, "ntlab-copy", plugins={"toy_base": "ntlab_copy:Base"}, modules={})
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     with pytest.raises(PluginError, match=r"plugin 'toy_base': .*'ntlab-copy' and 'ntlab-toy'"):
         _ = installed().plugin("toy_base").info
     assert installed().plugin("toy_rival").info.name == "toy_rival"
@@ -280,7 +280,7 @@ def test_entry_points_are_read_without_importing(toy: None, monkeypatch: pytest.
     ],
 )
 def test_options_that_cannot_be_are_the_plugin_s_fault(
-    tmp_path: Path, use_distributions: Use, body: str, told: str
+    tmp_path: Path, installed_only: Use, body: str, told: str
 ) -> None:
     source = (
         "from __future__ import annotations\nfrom ntlab import option, plugin\n"
@@ -289,15 +289,15 @@ def test_options_that_cannot_be_are_the_plugin_s_fault(
     write_distribution(
         tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules={"ntlab_one.py": source}
     )
-    use_distributions(tmp_path)
+    installed_only(tmp_path)
     with pytest.raises(PluginError, match=f"plugin 'one': .*{told}"):
         _ = installed().plugin("one").info
 
 
-def test_a_module_that_exits_is_named(tmp_path: Path, use_distributions: Use) -> None:
+def test_a_module_that_exits_is_named(tmp_path: Path, installed_only: Use) -> None:
     modules = {"ntlab_one.py": "raise SystemExit(7)"}
     write_distribution(tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules=modules)
-    use_distributions(tmp_path)
+    installed_only(tmp_path)
     with pytest.raises(PluginError, match=r"plugin 'one': .*SystemExit: 7"):
         _ = installed().plugin("one").info
 
@@ -313,7 +313,7 @@ def test_a_module_that_exits_is_named(tmp_path: Path, use_distributions: Use) ->
     ],
 )
 def test_a_workload_that_breaks_its_contract_is_named(
-    tmp_path: Path, use_distributions: Use, measure: str, told: str
+    tmp_path: Path, installed_only: Use, measure: str, told: str
 ) -> None:
     source = (
         "from ntlab import Metric, plugin, workload\n"
@@ -324,7 +324,7 @@ def test_a_workload_that_breaks_its_contract_is_named(
     write_distribution(
         tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules={"ntlab_one.py": source}
     )
-    use_distributions(tmp_path)
+    installed_only(tmp_path)
     file = tmp_path / "mine.toml"
     file.write_text('name = "mine"\nhardware = "uni"\nworkload = { use = "one.w" }\narms = { a = {} }\n')
     with pytest.raises(PluginError, match=f"plugin 'one': .*{told}"):
@@ -334,7 +334,7 @@ def test_a_workload_that_breaks_its_contract_is_named(
 @pytest.mark.parametrize("returned", ["None", "['a']", "{'a': 1}", "{1: str}", "1 / 0"])
 @pytest.mark.parametrize("part", ["W", "One"])
 def test_views_that_are_no_dictionary_of_functions_are_named(
-    tmp_path: Path, use_distributions: Use, part: str, returned: str
+    tmp_path: Path, installed_only: Use, part: str, returned: str
 ) -> None:
     views = {"W": "", "One": "", part: f"    def views(self): return {returned}\n"}
     source = (
@@ -347,7 +347,7 @@ def test_views_that_are_no_dictionary_of_functions_are_named(
     write_distribution(
         tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules={"ntlab_one.py": source}
     )
-    use_distributions(tmp_path)
+    installed_only(tmp_path)
     file = tmp_path / "mine.toml"
     file.write_text(
         'name = "mine"\nhardware = "uni"\nworkload = { use = "one.w" }\n'
@@ -361,7 +361,7 @@ def test_views_that_are_no_dictionary_of_functions_are_named(
 
 
 @pytest.mark.parametrize("returned", ["None", "5", "['a']", "b'a'"])
-def test_a_view_that_is_no_text_is_named(tmp_path: Path, use_distributions: Use, returned: str) -> None:
+def test_a_view_that_is_no_text_is_named(tmp_path: Path, installed_only: Use, returned: str) -> None:
     source = (
         "from ntlab import plugin\n@plugin(name='one', summary='', release='ws2003')\n"
         f"class One:\n    def views(self): return {{'mine': lambda machine: {returned}}}\n"
@@ -369,7 +369,7 @@ def test_a_view_that_is_no_text_is_named(tmp_path: Path, use_distributions: Use,
     write_distribution(
         tmp_path, "ntlab-one", plugins={"one": "ntlab_one:One"}, modules={"ntlab_one.py": source}
     )
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     file = tmp_path / "mine.toml"
     file.write_text(
         'name = "mine"\nhardware = "uni"\nworkload = { use = "toy_base.runners" }\n'
@@ -407,7 +407,7 @@ claims = [{ id = "broken-claim", metric = "switches", expect = "a <= b" }]
 
 
 @pytest.fixture(params=list(BROKEN))
-def broken(request: pytest.FixtureRequest, tmp_path: Path, use_distributions: Use) -> str:
+def broken(request: pytest.FixtureRequest, tmp_path: Path, installed_only: Use) -> str:
     """A distribution beside the toy's whose plugin cannot be used, with an experiment that uses it."""
     write_distribution(
         tmp_path,
@@ -418,7 +418,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path, use_distributions: Us
             "ntlab_broken/experiments/one.toml": CLAIMS,
         },
     )
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     return str(request.param)
 
 
@@ -445,7 +445,7 @@ def test_an_experiment_without_the_broken_plugin_runs(broken: str) -> None:
     assert ntlab.run("toy-turns", seeds=1).runs
 
 
-def test_experiments_of_a_broken_plugin_are_left_out(tmp_path: Path, use_distributions: Use) -> None:
+def test_experiments_of_a_broken_plugin_are_left_out(tmp_path: Path, installed_only: Use) -> None:
     write_distribution(
         tmp_path,
         "ntlab-broken",
@@ -458,7 +458,7 @@ def test_experiments_of_a_broken_plugin_are_left_out(tmp_path: Path, use_distrib
             "ntlab_broken/experiments/twice.toml": CLAIMS.replace("broken-one", "toy-wrong"),
         },
     )
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     listed = ntlab.experiments()
     assert [experiment.name for experiment in listed.experiments] == ["toy-turns"]
     faults = sorted(str(fault) for fault in listed.faults)
@@ -482,10 +482,10 @@ def test_claims_that_do_not_need_the_broken_plugin_are_judged(broken: str) -> No
         ntlab.claims(["broken-clam"])
 
 
-def test_a_release_needs_to_know_of_every_plugin(tmp_path: Path, use_distributions: Use) -> None:
+def test_a_release_needs_to_know_of_every_plugin(tmp_path: Path, installed_only: Use) -> None:
     write_distribution(
         tmp_path, "ntlab-broken", plugins={"broken": "ntlab_broken:B"}, modules={"ntlab_broken.py": "1 / 0"}
     )
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     with pytest.raises(UserError, match=r"x: which plugins belong to 'ws2008' .*plugin 'broken'.*; expected"):
         installed().preset("ws2008", "x")

@@ -234,7 +234,7 @@ def test_a_plugin_and_a_workload_that_no_experiment_joins(tmp_path: Path) -> Non
 
 
 def test_what_a_plugin_requires_is_in_every_arm_and_what_it_replaces_in_one(
-    use_distributions: Callable[..., None], tmp_path: Path
+    installed_only: Callable[..., None], tmp_path: Path
 ) -> None:
     modules = {
         "ntlab_others.py": """
@@ -254,7 +254,7 @@ class Top: ...
     }
     plugins = {name: f"ntlab_others:{name.capitalize()}" for name in ("deep", "middle", "top")}
     write_distribution(tmp_path / "site", "others", plugins=plugins, modules=modules)
-    use_distributions(TOY, tmp_path / "site")
+    installed_only(TOY, tmp_path / "site")
     with pytest.raises(UserError, match="plugin 'top' brings no workload, and no experiment uses it"):
         new_experiment("mine", tmp_path, plugin="top")
     file = new_experiment("mine", tmp_path, plugin="top", workload="toy_base.runners")

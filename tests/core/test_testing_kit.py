@@ -61,7 +61,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(
-    use_distributions: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed_only: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Install:
     """Install the toys and a plugin "mine": the good one, changed by replacing texts in its files.
 
@@ -80,7 +80,7 @@ def install(
             modules["ntlab_mine/README.md"] = readme
         plugins = {"mine": "ntlab_mine:Mine"}
         write_distribution(tmp_path, "ntlab-mine", plugins=plugins, modules=modules)
-        use_distributions(TOY, tmp_path)
+        installed_only(TOY, tmp_path)
 
     return make
 

@@ -30,8 +30,8 @@ def bring(folder: Path, name: str, machines: Mapping[str, int], package: str = "
     return folder / name
 
 
-def test_profiles_of_other_distributions_are_found_by_name(use_distributions: Use, tmp_path: Path) -> None:
-    use_distributions(bring(tmp_path, "ntlab-acme", {"acme-1": 3, "acme-1.5": 5}), TOY)
+def test_profiles_of_other_distributions_are_found_by_name(installed_only: Use, tmp_path: Path) -> None:
+    installed_only(bring(tmp_path, "ntlab-acme", {"acme-1": 3, "acme-1.5": 5}), TOY)
     assert [load(name).freeze().processors for name in ("acme-1", "acme-1.5", "smp-4")] == [3, 5, 4]
     assert list(profiles())[-2:] == ["acme-1", "acme-1.5"]
     assert (profiles()["acme-1"].distribution, profiles()["uni"].distribution) == ("ntlab-acme", "ntlab")
@@ -41,10 +41,10 @@ def test_profiles_of_other_distributions_are_found_by_name(use_distributions: Us
     assert (result.experiment.hardware, set(result.profiles)) == ("acme-1", {"acme-1"})
 
 
-def test_the_list_says_whose_they_are(use_distributions: Use, tmp_path: Path) -> None:
-    use_distributions()
+def test_the_list_says_whose_they_are(installed_only: Use, tmp_path: Path) -> None:
+    installed_only()
     assert "distribution" not in repr(profile_list())
-    use_distributions(bring(tmp_path, "ntlab-acme", {"acme-1": 3}))
+    installed_only(bring(tmp_path, "ntlab-acme", {"acme-1": 3}))
     lines = repr(profile_list()).splitlines()
     assert lines[0].split()[-1] == "distribution"
     assert lines[2].split()[-1] == "ntlab"
@@ -53,11 +53,11 @@ def test_the_list_says_whose_they_are(use_distributions: Use, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("name", "first"), [("uni", "ntlab"), ("acme-1", "ntlab-acme")])
 def test_a_name_that_two_bring_is_one_error_that_names_both(
-    name: str, first: str, use_distributions: Use, tmp_path: Path
+    name: str, first: str, installed_only: Use, tmp_path: Path
 ) -> None:
     acme, other = bring(tmp_path, "ntlab-acme", {"acme-1": 3}), bring(tmp_path, "ntlab-b", {name: 2})
     for folders in ((acme, other), (other, acme)):
-        use_distributions(*folders)
+        installed_only(*folders)
         with pytest.raises(TopologyError) as caught:
             load(name)
         assert (
@@ -69,14 +69,14 @@ def test_a_name_that_two_bring_is_one_error_that_names_both(
         assert (bad["name"], bad["mistake"]) == (name, str(caught.value))
 
 
-def test_one_distribution_may_bring_no_name_twice(use_distributions: Use, tmp_path: Path) -> None:
+def test_one_distribution_may_bring_no_name_twice(installed_only: Use, tmp_path: Path) -> None:
     package = bring(tmp_path, "ntlab-acme", {"acme-1": 3})
     more = package / "ntlab_acme" / "more"
     more.mkdir()
     (more / "acme-1.toml").write_text(MACHINE.format(cores=1))
     entries = package / "ntlab_acme-1.0.dist-info" / "entry_points.txt"
     entries.write_text(entries.read_text() + "more = ntlab_acme.more\n")
-    use_distributions(package)
+    installed_only(package)
     with pytest.raises(TopologyError, match="'ntlab-acme' and 'ntlab-acme'"):
         load("acme-1")
 
@@ -92,10 +92,10 @@ def test_one_distribution_may_bring_no_name_twice(use_distributions: Use, tmp_pa
     ],
 )
 def test_what_is_wrong_with_one_does_not_hinder_the_others(
-    package: str, machines: dict[str, int], name: str, message: str, use_distributions: Use, tmp_path: Path
+    package: str, machines: dict[str, int], name: str, message: str, installed_only: Use, tmp_path: Path
 ) -> None:
     wrong = bring(tmp_path, "ntlab-acme", machines, package)
-    use_distributions(wrong, bring(tmp_path, "ntlab-b", {"fine": 2}))
+    installed_only(wrong, bring(tmp_path, "ntlab-b", {"fine": 2}))
     with pytest.raises(UserError, match=message):
         profiles()[name].read()
     assert load("fine").freeze().processors == 2
@@ -105,30 +105,30 @@ def test_what_is_wrong_with_one_does_not_hinder_the_others(
     assert "cannot be had" in repr(profile_list())
 
 
-def test_a_profile_must_not_call_itself_otherwise(use_distributions: Use, tmp_path: Path) -> None:
+def test_a_profile_must_not_call_itself_otherwise(installed_only: Use, tmp_path: Path) -> None:
     folder = bring(tmp_path, "ntlab-acme", {"acme-1": 3, "acme-2": 3})
     for number in (1, 2):
         file = folder / "ntlab_acme" / "machines" / f"acme-{number}.toml"
         file.write_text('name = "acme-1"\n' + file.read_text())
-    use_distributions(folder)
+    installed_only(folder)
     assert load("acme-1").freeze().name == "acme-1"
     with pytest.raises(TopologyError, match=r"acme-2.toml: name is 'acme-1'; expected 'acme-2'"):
         load("acme-2")
 
 
-def test_a_module_that_is_not_there_at_all(use_distributions: Use, tmp_path: Path) -> None:
+def test_a_module_that_is_not_there_at_all(installed_only: Use, tmp_path: Path) -> None:
     write_distribution(tmp_path, "ntlab-acme", hardware={"acme": "nowhere.machines"}, modules={})
-    use_distributions(tmp_path)
+    installed_only(tmp_path)
     with pytest.raises(
         TopologyError, match=r"'ntlab-acme' brings profiles in 'nowhere\.machines', but there is no"
     ):
         load("acme")
 
 
-def test_the_host_stays_the_host(use_distributions: Use, tmp_path: Path) -> None:
+def test_the_host_stays_the_host(installed_only: Use, tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /sys")
-    use_distributions(bring(tmp_path, "ntlab-acme", {"host": 200}))
+    installed_only(bring(tmp_path, "ntlab-acme", {"host": 200}))
     assert load("host").freeze().processors != 200
 
 

@@ -195,14 +195,14 @@ test_conformance = conformance("enlightened_spinlocks")
 
 
 @pytest.fixture
-def shipped(use_distributions: Callable[..., None], tmp_path: Path) -> None:
+def shipped(installed_only: Callable[..., None], tmp_path: Path) -> None:
     """Only this plugin and the baseline are installed."""
     plugins = {
         "ws2003": "ntlab_ws2003:Ws2003",
         "enlightened_spinlocks": "ntlab_enlightened_spinlocks:EnlightenedSpinlocks",
     }
     write_distribution(tmp_path, "two-of-ntlab", plugins=plugins, modules={})
-    use_distributions(tmp_path)
+    installed_only(tmp_path)
 
 
 @pytest.mark.usefixtures("shipped")

@@ -347,7 +347,7 @@ def test_mistakes_of_plugins(plugins: str, told: str, capsys: Captured, tmp_path
     assert error.count("\n") == 1
 
 
-def test_a_cycle_in_the_order(use_distributions: Any, tmp_path: Path, capsys: Captured) -> None:
+def test_a_cycle_in_the_order(installed_only: Any, tmp_path: Path, capsys: Captured) -> None:
     one = (
         "from ntlab import plugin\n"
         "@plugin(name='{}', summary='', release='ws2008', after=('{}',))\n"
@@ -359,7 +359,7 @@ def test_a_cycle_in_the_order(use_distributions: Any, tmp_path: Path, capsys: Ca
         plugins={"hen": "ntlab_hen:P", "egg": "ntlab_egg:P"},
         modules={"ntlab_hen.py": one.format("hen", "egg"), "ntlab_egg.py": one.format("egg", "hen")},
     )
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     file = tmp_path / "mine.toml"
     file.write_text(EXPERIMENT.replace("PLUGINS", "hen = {}, egg = {}"))
     assert main(["run", str(file)]) == 2
@@ -370,7 +370,7 @@ def test_a_cycle_in_the_order(use_distributions: Any, tmp_path: Path, capsys: Ca
 
 
 def test_one_broken_plugin_is_named_and_the_others_are_listed(
-    use_distributions: Any, tmp_path: Path, capsys: Captured
+    installed_only: Any, tmp_path: Path, capsys: Captured
 ) -> None:
     write_distribution(
         tmp_path,
@@ -385,7 +385,7 @@ def test_one_broken_plugin_is_named_and_the_others_are_listed(
         plugins={"other": "ntlab_other:P"},
         modules={"ntlab_other/__init__.py": "1 / 0", "ntlab_other/experiments/x.toml": "name = 'x"},
     )
-    use_distributions(TOY, tmp_path)
+    installed_only(TOY, tmp_path)
     for command, listed, faults in (
         (["plugins"], "Short turns.", 2),
         (["hooks"], "toy_raiser (tryfirst), toy_short, toy_base", 2),

@@ -288,9 +288,7 @@ def test_the_order_of_an_experiment(toy: None, tmp_path: Path) -> None:
         order_in(tmp_path, EXPERIMENT, "ful")
 
 
-def test_the_order_shown_is_the_order_in_which_a_machine_calls(
-    tmp_path: Path, installed_only: Use
-) -> None:
+def test_the_order_shown_is_the_order_in_which_a_machine_calls(tmp_path: Path, installed_only: Use) -> None:
     write_plugins(tmp_path, **BAKERS)
     installed_only(TOY, tmp_path)
     text = EXPERIMENT + "baker = {}\nlord = {}\nagent = {}\n"

@@ -60,9 +60,7 @@ Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(
-    installed_only: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Install:
+def install(installed_only: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Install the toys and a plugin "mine": the good one, changed by replacing texts in its files.
 
     What the bad ones change in a machine is put back.

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ntlab import Duration
 from ntlab.engine import REPORT
 from ntlab.machine import Compute, Machine, Request, Sleep, Thread
 from ntlab.testing import boot
@@ -73,7 +74,7 @@ options = st.fixed_dictionaries(
 )
 
 
-def longest_turn(cfs: dict[str, Any], mine: int, weights: list[int]) -> int:
+def longest_turn(cfs: dict[str, int], mine: int, weights: list[int]) -> int:
     """The longest turn of one among these threads, any of which may be away: that with one other at least."""
     period = max(cfs["latency"], (len(weights) + 1) * cfs["granularity"])
     return max(cfs["granularity"], period * mine // (mine + min(weights)) + 1)
@@ -151,7 +152,7 @@ class Model:
     Time goes from decision to decision; virtual times are fractions and of all threads; nobody is in a queue.
     """
 
-    def __init__(self, cfs: dict[str, Any]) -> None:
+    def __init__(self, cfs: dict[str, int]) -> None:
         self.cfs = cfs
         self.schedule: list[tuple[int, str]] = []
 
@@ -256,7 +257,9 @@ def test_who_waited_long_enough_runs_at_once(hogs: int) -> None:
 
 def test_without_credit_nobody_waits_longer_than_one_turn_of_each() -> None:
     hogs, turn = 5, 1_200_000
-    machine = boot(1, [Cfs(sleeper_credit=0, wakeup_granularity=FOREVER, start_debit=False)])
+    machine = boot(
+        1, [Cfs(sleeper_credit=Duration(0), wakeup_granularity=Duration(FOREVER), start_debit=False)]
+    )
     process = machine.create_process("p")
     for _ in range(hogs):
         machine.create_thread(process, hog())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
-from ntlab import UserError
+from ntlab import Duration, UserError
 from ntlab.engine import REPORT
 from ntlab.hooks import scheduling
 from ntlab.machine import Acquire, Compute, Machine, Release, Request, Sleep
@@ -57,7 +57,7 @@ def asked_of_the_baseline(monkeypatch: pytest.MonkeyPatch, *plugins: object) -> 
     for name in DECISIONS:
         monkeypatch.setattr(Ws2003, name, noted(name, getattr(Ws2003, name)))
     machine = boot(4, [Ws2003(accounting="exact"), *plugins])
-    Desk(hogs=(8, 10), users=6, increment=2, burst=20 * MS).start(machine)
+    Desk(hogs=(8, 10), users=6, increment=2, burst=Duration(20 * MS)).start(machine)
     process = machine.create_process("p")
     machine.create_thread(process, iter([Compute(MS)]), affinity=0b10)
     machine.create_thread(process, iter([Compute(MS), Sleep(10 * MS, 2), Compute(MS)]), priority=20)
@@ -78,7 +78,7 @@ def test_without_the_plugin_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("processors", [1, 4])
 def test_the_baseline_makes_no_difference(processors: int) -> None:
     digests = []
-    for others in ([], [Ws2003()], [Ws2003(quantum=31_250_000, boosts=False, steal=False)]):
+    for others in ([], [Ws2003()], [Ws2003(quantum=Duration(31_250_000), boosts=False, steal=False)]):
         machine = boot(processors, [*others, Cfs()], trace=True, seed=3)
         Desk(hogs=(4, 8, 12), users=5, increment=2).start(machine)
         machine.run(500 * MS)
@@ -262,7 +262,7 @@ def test_threads_that_move_take_no_advantage_with_them() -> None:
 
 def test_turns_longer_than_the_latency_are_refused() -> None:
     with pytest.raises(UserError, match=r"cfs\.granularity") as error:
-        boot(1, [Cfs(latency=MS, granularity=2 * MS)])
+        boot(1, [Cfs(latency=Duration(MS), granularity=Duration(2 * MS))])
     assert "at most cfs.latency" in str(error.value)
 
 

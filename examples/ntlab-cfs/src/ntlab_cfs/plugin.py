@@ -106,7 +106,7 @@ class Cfs:
         if thread.base_priority < REAL_TIME:
             weight = round(UNIT * self.weight_step ** (thread.base_priority - NORMAL))
             self._accounts[thread] = Account(weight)
-            thread.priority = NORMAL
+            self._machine.scheduler.set_priority(thread, NORMAL)
 
     @hookimpl
     def thread_exited(self, thread: Thread) -> None:

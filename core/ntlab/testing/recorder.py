@@ -227,14 +227,15 @@ class Recorder:
         step = max(1, -(-(end - since) // width))
         columns = max(1, -(-(end - since) // step))
         ran = [[Counter[str]() for _ in range(columns)] for _ in self.machine.processors]
-        for stretch in self.stretches():
+        stretches = [stretch for stretch in self.stretches() if stretch.end > since and stretch.start < end]
+        for stretch in stretches:
             at = max(stretch.start, since)
             while at < min(stretch.end, end):
                 column = (at - since) // step
                 stop = min(stretch.end, end, since + (column + 1) * step)
                 ran[stretch.processor][column][stretch.thread] += stop - at
                 at = stop
-        names = list(dict.fromkeys(s.thread for s in self.stretches() if s.end > since and s.start < end))
+        names = list(dict.fromkeys(stretch.thread for stretch in stretches))
         letters = {name: _LETTERS[index % len(_LETTERS)] for index, name in enumerate(names)}
 
         def cell(column: int, times: Counter[str]) -> str:

@@ -358,6 +358,7 @@ def test_plugins_are_described() -> None:
     (described,) = ntlab.plugins("toy_short").to_json()
     assert described["requires"] == ["toy_base"]
     assert described["hooks"] == ["scheduler_policy"]
+    assert described["neutral"] == {"quantum": "60 ms"}
     assert described["options"][0] == {
         "name": "quantum",
         "type": "Duration",

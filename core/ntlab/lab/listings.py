@@ -50,6 +50,7 @@ class PluginList(Report):
                 "conflicts": ", ".join(plugin["conflicts"]),
                 "after": ", ".join(plugin["after"]),
                 "before": ", ".join(plugin["before"]),
+                "neutral": _settings(plugin["neutral"] or {}),
                 "distribution": f"{plugin['distribution']} {plugin['version']}",
                 "experiments": ", ".join(plugin["experiments"]),
             }
@@ -112,6 +113,7 @@ def _describe_plugin(plugin: InstalledPlugin) -> dict[str, Any]:
         "conflicts": list(info.conflicts),
         "after": list(info.after),
         "before": list(info.before),
+        "neutral": None if info.neutral is None else dict(info.neutral),
         "workloads": [_describe_workload(workload, plugin.name) for workload in plugin.workloads.values()],
         "experiments": [
             name for name, (owner, _) in installed().experiment_files.items() if owner == plugin.name
@@ -148,6 +150,10 @@ def _describe_options(cls: type) -> list[dict[str, Any]]:
 def _options_tables(kind: str, options: Sequence[Mapping[str, Any]], title: str = "") -> list[Table]:
     rows = [[one["name"], one["type"], _plain(one["default"]), one["help"]] for one in options]
     return [Table([kind, "type", "default", "help"], rows, title)] if rows or title else []
+
+
+def _settings(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {_plain(value)}" for name, value in options.items())
 
 
 def _plain(value: object) -> str:

@@ -210,7 +210,7 @@ class _Kit:
         self.idle = idle
         self._named = experiments
 
-    @property
+    @cached_property
     def session(self) -> _Session:
         return _session()
 

@@ -57,7 +57,14 @@ class ToyBase:
         return SchedulerPolicy(quantum=self.quantum)
 
 
-@plugin(name="toy_short", summary="Short turns.", release="ws2008", ledger=("X2",), requires=("toy_base",))
+@plugin(
+    name="toy_short",
+    summary="Short turns.",
+    release="ws2008",
+    ledger=("X2",),
+    requires=("toy_base",),
+    neutral={"quantum": "60 ms"},
+)
 class ToyShort:
     quantum: Duration = option(
         default=Duration(5 * MILLISECOND), help="A thread's turn.", minimum=MILLISECOND

@@ -474,7 +474,7 @@ def test_without_an_answer_guests_are_told_never_to_notify() -> None:
 
 def test_a_guest_goes_on_at_the_speed_of_its_logical_processor_whenever_that_changes() -> None:
     faults = Faults(kinds=("speeds",), interval=Duration(50_000), until=Duration(5_000_000))
-    host = Machine(small_tables(2), [faults], hooks="checked", check_every=1).boot()
+    host = boot(2, [faults], hooks="checked", check_every=1)
     guest = host.partitions.create("guest", processors=2).machine
     process = guest.create_process("p")
     for _ in range(3):

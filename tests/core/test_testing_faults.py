@@ -107,6 +107,17 @@ def test_hardware_errors_come_to_those_sources_that_there_are() -> None:
     assert set(Recorder(machine)("Error").values("severity")) == {"corrected", "recoverable"}
 
 
+def test_a_2003_kernel_stops_at_an_uncorrected_error_and_is_disturbed_again_after_its_restart() -> None:
+    machine = busy(Ws2003(), Faults(kinds=("errors",), severities=("recoverable",), **OFTEN))
+    machine.run()
+    assert machine.crash is not None
+    again = machine.restart(1 * MS)
+    exercise(again)
+    again.run()
+    assert again.crash is not None
+    assert len(Recorder(again)("BugCheck")) == 2
+
+
 def test_real_time_threads_keep_their_priority() -> None:
     machine = boot(plugins=[Faults(kinds=("priorities",), **OFTEN)], trace=True)
     process = machine.create_process("p", base_priority=16)

@@ -9,6 +9,7 @@ from typing import Any
 from ntlab.errors import UserError
 from ntlab.hooks import Mode, hookimpl
 from ntlab.machine import Compute, Machine, Request, SchedulerPolicy
+from ntlab.machine.checks import CHECK_EVERY
 from ntlab.plugin import option, plugin
 from ntlab.quantities import GIB
 from ntlab.topology import Tables, Topology
@@ -45,12 +46,14 @@ def boot(
     seed: int = 0,
     trace: bool = False,
     hooks: Mode = "direct",
+    check_every: int = CHECK_EVERY,
 ) -> Machine:
     """A machine that has booted: small, or on other hardware (`tables`). `plugins` are instances, the most
-    basic first. With `trace` its tracer keeps the records."""
+    basic first. With `trace` its tracer keeps the records. With `hooks="checked"` whoever breaks the machine
+    is named: at once with `check_every=1`, else by the next look after so many events."""
     tracer = Tracer(keep=True) if trace else None
     hardware = tables if tables is not None else small_tables(processors)
-    return Machine(hardware, plugins, seed=seed, tracer=tracer, hooks=hooks).boot()
+    return Machine(hardware, plugins, seed=seed, tracer=tracer, hooks=hooks, check_every=check_every).boot()
 
 
 @plugin(name="rules", summary="The scheduler's rules as a test wants them.", release="ws2003")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         run,
         view,
     )
+    from ntlab.lab.sweep import sweep
     from ntlab.topology import load as topology
 
 _LAZY = {
@@ -60,6 +61,7 @@ _LAZY = {
     "plugins": "ntlab.lab.api",
     "rerun": "ntlab.lab.api",
     "run": "ntlab.lab.api",
+    "sweep": "ntlab.lab.sweep",
     "view": "ntlab.lab.api",
 }
 """Names that are imported when they are first used, and the module each is in."""
@@ -97,6 +99,7 @@ __all__ = [
     "rerun",
     "run",
     "state",
+    "sweep",
     "topology",
     "view",
     "workload",

@@ -148,6 +148,22 @@ def _parser() -> argparse.ArgumentParser:
         "--order", type=int, default=2, metavar="N", help="show interactions of up to N factors (default: 2)"
     )
 
+    sweep = command("sweep", _sweep, "Run an experiment over settings and machines, and keep every run.")
+    experimenting(sweep)
+    sweep.add_argument(
+        "--over",
+        action="append",
+        default=[],
+        metavar="KEY=V,V,...",
+        help="an axis: the values of what --set sets, or of hardware; more axes make a grid",
+    )
+    sweep.add_argument(
+        "--cluster", metavar="ADDRESS", help="let the workers of this Dask scheduler do the runs"
+    )
+    sweep.add_argument(
+        "--metric", action="append", default=[], metavar="M", help="show this metric or counter"
+    )
+
     rerun = command("rerun", _rerun, "Run a result again and check that the digests are the same.")
     rerun.add_argument("result", metavar="RESULT", help="a result file, or the folder of one")
     running(rerun)
@@ -287,6 +303,41 @@ def _ablate(asked: argparse.Namespace) -> int:
         _print_json(found.to_json())
     else:
         show(found.tables())
+    return OK
+
+
+def _sweep(asked: argparse.Namespace) -> int:
+    from ntlab.cli.terminal import progress, show
+    from ntlab.lab.options import parse_setting
+    from ntlab.lab.sweep import parse_axis, sweep
+
+    if asked.out is None:
+        raise UserError("a sweep keeps its runs in a folder", where="--out", expected="--out DIR")
+    if asked.cluster is not None and asked.jobs is not None:
+        raise UserError("has no effect with --cluster", where="--jobs")
+    over: dict[str, Any] = {}
+    for key, values in map(parse_axis, asked.over):
+        if key in over:
+            raise UserError(f"{key!r} is there twice", where="--over")
+        over[key] = values
+    with progress() as tell:
+        found = sweep(
+            asked.experiment,
+            over,
+            hardware=asked.hardware,
+            set=dict(parse_setting(text) for text in asked.set),
+            seeds=asked.seeds,
+            jobs=_jobs(asked),
+            cluster=asked.cluster,
+            hooks=asked.hooks,
+            out=asked.out,
+            progress=tell,
+        ).showing(asked.metric)
+    if asked.json:
+        _print_json(found.to_json())
+    else:
+        show(found.tables())
+        print(f"\n{found.runs} runs are in {found.store.file}.")
     return OK
 
 
@@ -459,9 +510,9 @@ def _print_traceback() -> None:
 
 def _tell_of_interrupt(interrupt: KeyboardInterrupt) -> None:
     told = "ntlab: interrupted"
-    result, file = getattr(interrupt, "result", None), getattr(interrupt, "file", None)
-    if result is not None:
-        told += f"; finished runs: {len(result.runs)}"
-        if result.runs:
+    finished, file = getattr(interrupt, "finished", None), getattr(interrupt, "file", None)
+    if finished is not None:
+        told += f"; finished runs: {finished}"
+        if finished:
             told += f", kept in {file}" if file is not None else ", and lost without --out"
     print(told, file=sys.stderr)

@@ -34,14 +34,15 @@ Progress = Callable[[int, int, str], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while an experiment ran. `result` has the finished runs, `file` is where they were written.
+    """Ctrl-C while an experiment ran. `result` has the finished runs, so many, `file` is where they are kept.
 
     `file` is None without a folder to write to, and where no run is finished.
     """
 
-    def __init__(self, result: Result, file: Path | None) -> None:
+    def __init__(self, result: Report, finished: int, file: Path | None) -> None:
         super().__init__()
         self.result = result
+        self.finished = finished
         self.file = file
 
 
@@ -127,7 +128,7 @@ def ablate(
     try:
         return _run(
             combinations,
-            _load_hardware([combinations], machine),
+            load_hardware([combinations], machine),
             jobs,
             mode,
             output,
@@ -182,7 +183,7 @@ def claims(
     """
     mode = hooks_mode(hooks)
     chosen = _choose(tuple(ids), installed())
-    hardware = _load_hardware([experiment for experiment, _ in chosen])
+    hardware = load_hardware([experiment for experiment, _ in chosen])
     work = []
     for experiment, some in chosen:
         arms = {arm for claim in some for arm in claim.expectation.arms}
@@ -326,7 +327,7 @@ def _prepare(
     """The experiment as the user wants it run, checked, and its hardware."""
     asked = None if hardware is None else os.fspath(hardware)
     resolved = _resolve(experiment, asked, settings, seeds)
-    return resolved, _load_hardware([resolved], asked)
+    return resolved, load_hardware([resolved], asked)
 
 
 def _resolve(
@@ -392,7 +393,8 @@ def _run(
         _collect(work, {experiment.name: experiment}, hardware, jobs, progress, keep)
     except KeyboardInterrupt:
         partial = result()
-        raise Interrupted(partial, None if output is None else output.finish(partial)) from None
+        file = None if output is None else output.finish(partial)
+        raise Interrupted(partial, len(runs), file) from None
     finished = result()
     if output is not None:
         output.finish(finished)
@@ -424,7 +426,7 @@ def _collect(
     return [done[job.experiment, job.arm.name, job.seed] for job in work]
 
 
-def _load_hardware(experiments: Iterable[Experiment], asked: str | None = None) -> dict[str, Topology]:
+def load_hardware(experiments: Iterable[Experiment], asked: str | None = None) -> dict[str, Topology]:
     """Each hardware that the experiments name, loaded once. `asked` is what the user named instead."""
     found: dict[str, Topology] = {}
     for experiment in experiments:

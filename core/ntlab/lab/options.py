@@ -12,7 +12,7 @@ import math
 import tomllib
 import types
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import attrs
@@ -125,12 +125,7 @@ def written(value: Any, kind: Any) -> Any:
     if value is None:
         return None
     if kind in _WHOLE_UNITS:
-        parse, pretty, unit = _WHOLE_UNITS[kind]
-        text = pretty(value)
-        with contextlib.suppress(ValueError):  # a rounded text may be no quantity at all
-            if parse(text) == value:
-                return text
-        return f"{value} {unit}"
+        return _with_unit(value, kind)
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         for member in _not_none(members):
@@ -152,6 +147,16 @@ def written(value: Any, kind: Any) -> Any:
         table = {name: written(getattr(value, name), field_kind) for name, field_kind in fields.items()}
         return {name: item for name, item in table.items() if item is not None}
     return value
+
+
+@lru_cache(maxsize=4096)
+def _with_unit(value: int, kind: Any) -> str:
+    parse, pretty, unit = _WHOLE_UNITS[kind]
+    text = pretty(value)
+    with contextlib.suppress(ValueError):  # a rounded text may be no quantity at all
+        if parse(text) == value:
+            return text
+    return f"{value} {unit}"
 
 
 def type_name(kind: Any) -> str:
@@ -179,10 +184,23 @@ def parse_setting(text: str) -> tuple[str, Any]:
     key, value = key.strip(), value.strip()
     if not equals or not key:
         raise UserError(f"{text!r} sets nothing", where="--set", expected="key=value")
+    return key, _toml_or_text(value)
+
+
+def parse_values(text: str) -> list[Any]:
+    """The values of ``V,V,...``, each as that of ``--set``: in "[1, 2],[3]" there are two, lists."""
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
+        values: list[Any] = tomllib.loads(f"values = [{text}]")["values"]
     except tomllib.TOMLDecodeError:
-        return key, value
+        return [_toml_or_text(value.strip()) for value in text.split(",")]
+    return values
+
+
+def _toml_or_text(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 @cache

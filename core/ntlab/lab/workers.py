@@ -189,14 +189,16 @@ def _cluster(address: str, tables: Mapping[str, Tables]) -> Iterator[_Pool]:
             raise UserError(f"{address!r} has no workers", where="--cluster", expected="at least one")
         here = versions_here()
         for worker, there in client.run(_versions_there).items():
-            if there != here:
-                differing = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
-                told = ", ".join(
-                    f"{key} {there.get(key, 'missing')} (here {here.get(key, 'missing')})"
-                    for key in differing
-                )
+            differing = [
+                f"{name} {there.get(name, 'missing')} (here {version})"
+                for name, version in here.items()
+                if there.get(name) != version
+            ]
+            if differing:
                 raise UserError(
-                    f"the worker {worker} has {told}", where="--cluster", expected="what is installed here"
+                    f"the worker {worker} has {', '.join(differing)}",
+                    where="--cluster",
+                    expected="what is installed here",
                 )
         client.register_plugin(Hardware())
         with client.get_executor(pure=False) as executor:

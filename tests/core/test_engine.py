@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntlab.engine import INTERRUPT, NORMAL, REPORT, Engine, Streams
+from ntlab.engine import INTERRUPT, NORMAL, REPORT, CheckedEngine, Engine, Streams, loop
 from ntlab.errors import SimulationError
 
 CLASSES = [INTERRUPT, NORMAL, NORMAL, NORMAL, REPORT]
@@ -84,9 +85,12 @@ def perform(engine: Any, script: list[Any], start: list[Any]) -> list[tuple[int,
     return log
 
 
-@given(scripts, starts)
-def test_total_order(script: list[Any], start: list[Any]) -> None:
-    assert perform(Engine(), script, start) == perform(Reference(), script, start)
+@given(scripts, starts, st.sampled_from([1, 2, 1024]))
+def test_total_order(script: list[Any], start: list[Any], batch: int) -> None:
+    expected = perform(Reference(), script, start)
+    for engine in (Engine(), CheckedEngine()):
+        engine.batch = batch
+        assert perform(engine, script, start) == expected
 
 
 def test_classes_and_sequence_at_one_instant() -> None:
@@ -241,3 +245,62 @@ def test_streams_belong_to_seed_owner_and_object() -> None:
     assert others.stream("a", "x").random() == first
     drawn = {Streams(seed).stream(owner, name).random() for seed in (1, 2) for owner in "ab" for name in "xy"}
     assert len(drawn) == 8
+
+
+# What must not be
+
+
+class Owner:
+    def again(self, delay: object) -> object:
+        return delay
+
+
+@pytest.mark.parametrize("make", [Engine, CheckedEngine])
+@pytest.mark.parametrize("order", [NORMAL, INTERRUPT])
+def test_an_action_that_returns_a_time_in_the_past(make: type[Engine], order: int) -> None:
+    engine = make()
+    engine.at(10, Owner().again, -5, order)
+    with pytest.raises(SimulationError, match=r"Owner.again returned -5; expected None, or the ns"):
+        engine.run()
+    assert engine.now == 10
+
+
+@pytest.mark.parametrize("make", [Engine, CheckedEngine])
+@pytest.mark.parametrize("action", [Owner().again, functools.partial(Owner().again)])
+def test_an_instant_without_end_is_noticed(
+    make: type[Engine], action: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "EVENTS_AT_ONE_INSTANT", 5000)
+    engine = make()
+    for _ in range(4000):  # much may happen at one instant
+        engine.at(10, lambda _: None)
+    engine.run()
+    engine.at(20, action, 0)
+    with pytest.raises(SimulationError, match=r"5000 events happened at 20 ns.*Owner.again is called next"):
+        engine.run()
+
+
+def test_a_process_without_end_at_an_instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "EVENTS_AT_ONE_INSTANT", 5000)
+
+    def process() -> Generator[int, None, None]:
+        while True:
+            yield 0
+
+    engine = Engine()
+    engine.at(10, process().send)
+    with pytest.raises(SimulationError, match=r"the process .*process is called next"):
+        engine.run()
+
+
+def test_a_checked_engine_takes_whole_times_and_functions_only() -> None:
+    engine = CheckedEngine()
+    with pytest.raises(SimulationError, match=r"scheduled at 0.5 ns; expected a whole number"):
+        engine.after(0.5, print)  # type: ignore[arg-type]
+    with pytest.raises(SimulationError, match="calls 5; expected a function"):
+        engine.at(1, 5)  # type: ignore[arg-type]
+    again = Owner().again
+    engine.at(1, again, 1.5)
+    with pytest.raises(SimulationError, match=r"returned 1.5; expected None"):
+        engine.run()
+    assert engine.acting == (again, 1.5)

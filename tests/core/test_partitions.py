@@ -464,7 +464,7 @@ def test_a_hypervisor_that_recommends_nonsense_is_told(attempts: int) -> None:
         def spin_attempts(self) -> int:
             return attempts
 
-    with pytest.raises(UserError, match="expected 1 to 4294967295"):
+    with pytest.raises(SimulationError, match="expected 1 to 4294967295"):
         create(boot(1, [Nonsense()]))
 
 

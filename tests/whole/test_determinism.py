@@ -1,6 +1,6 @@
 """One seed, one trace: with any number of jobs, and on every Python.
 
-In every process, and in both hook modes, it is that too: the conformance kit sees to it, plugin by plugin.
+In every process, and in all hook modes, it is that too: the conformance kit sees to it, plugin by plugin.
 """
 
 from __future__ import annotations
@@ -95,6 +95,12 @@ def test_pythons() -> None:
 def test_jobs(name: str) -> None:
     alone, shared = (ntlab.run(name, seeds=1, jobs=jobs) for jobs in (1, 2))
     assert digests_of(shared) == digests_of(alone)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH.values())
+def test_checks(name: str) -> None:
+    plainly, checked = (ntlab.run(name, seeds=1, hooks=hooks) for hooks in ("direct", "checked"))
+    assert digests_of(checked) == digests_of(plainly)
 
 
 BYSTANDER = """

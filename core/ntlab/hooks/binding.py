@@ -65,7 +65,7 @@ class HookManager(pluggy.PluginManager):
             raise
         except ValueError as error:
             raise PluginError(
-                "it, or another of its name, is registered already", plugin=plugin_name
+                "it, or another of its name, is registered already; give each plugin once", plugin=plugin_name
             ) from error
 
     def unregister(self, plugin: object | None = None, name: str | None = None) -> Any | None:

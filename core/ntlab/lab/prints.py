@@ -15,7 +15,7 @@ def note(text: str) -> None:
     """Tell the user something, on stderr, once."""
     if text not in _noted:
         _noted.add(text)
-        print(f"ntlab: note: {text}", file=sys.stderr)
+        sys.stderr.write(f"ntlab: note: {text}\n")  # in one piece, since other processes write there too
 
 
 @contextlib.contextmanager
@@ -27,13 +27,17 @@ def prints_on_stderr(owner_of: Callable[[str], str]) -> Iterator[None]:
     if isinstance(sys.stdout, _Prints):
         yield
         return
-    with contextlib.redirect_stdout(_Prints(owner_of)):
-        yield
+    with contextlib.redirect_stdout(_Prints(owner_of)) as prints:
+        try:
+            yield
+        finally:
+            prints.flush()
 
 
 class _Prints(io.TextIOBase):
     def __init__(self, owner_of: Callable[[str], str]) -> None:
         self._owner_of = owner_of
+        self._line = ""
 
     def write(self, text: str) -> int:
         plugin = self._printing(sys._getframe(1))
@@ -42,7 +46,10 @@ class _Prints(io.TextIOBase):
                 f"plugin {plugin!r} prints, which goes to stderr: stdout is for results. "
                 "Print to sys.stderr, or offer a view (ntlab run --view)"
             )
-        return sys.stderr.write(text)
+        lines, _, self._line = (self._line + text).rpartition("\n")
+        if lines or "\n" in text:
+            sys.stderr.write(f"{lines}\n")
+        return len(text)
 
     def _printing(self, frame: FrameType | None) -> str:
         while frame is not None:
@@ -53,6 +60,8 @@ class _Prints(io.TextIOBase):
         return ""
 
     def flush(self) -> None:
+        line, self._line = self._line, ""
+        sys.stderr.write(line)
         sys.stderr.flush()
 
     def writable(self) -> bool:

@@ -292,12 +292,13 @@ def _culprit(error: BaseException, life: _Life) -> PluginError | None:
             return found
         except (Exception, SystemExit) as last:
             if life.checks is not None:
-                found_by_looking = life.checks.culprit()
                 acting = life.checks.acting()
-                if found_by_looking is not None:
-                    return found_by_looking
-                if traced is None and acting:
-                    return told(last, acting)
+                return (
+                    life.checks.culprit()
+                    or blamed(last, life.machine, used)
+                    or traced
+                    or (told(last, acting) if acting else None)
+                )
     return traced
 
 

@@ -352,7 +352,9 @@ class Partitions:
         if attempts is None:
             return NEVER_NOTIFY
         if not 1 <= attempts <= NEVER_NOTIFY:
-            raise UserError(f"{attempts} spin attempts for {partition!r}", expected=f"1 to {NEVER_NOTIFY}")
+            raise SimulationError(
+                f"spin_attempts gave {attempts} for {partition!r}; expected 1 to {NEVER_NOTIFY}"
+            )
         return int(attempts)
 
     def stop(self) -> None:
@@ -372,7 +374,10 @@ class Partitions:
                 starts = runs and vp._begin is not None  # or goes on at another speed, within this instant
                 if vp.processor.speed != speed and not starts:
                     raise SimulationError(f"{vp!r} has speed {vp.processor.speed}, its host gives it {speed}")
-            child.machine.check()
+            try:
+                child.machine.check()
+            except SimulationError as error:
+                raise SimulationError(f"{child.name}: {error}") from error
 
     def counters(self) -> dict[str, float]:
         """Performance counters by their Windows names, over the host's life so far; none without children."""

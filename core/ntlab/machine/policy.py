@@ -10,13 +10,20 @@ from ntlab.quantities import MICROSECOND, MILLISECOND, Duration, Share, Size
 
 
 def _positive(instance: object, field: attrs.Attribute[Any], value: int) -> None:
+    _whole(field, value)
     if value <= 0:
         raise ValueError(f"{field.name} must be positive, not {value}")
 
 
 def _not_negative(instance: object, field: attrs.Attribute[Any], value: int) -> None:
+    _whole(field, value)
     if value < 0:
         raise ValueError(f"{field.name} must not be negative, not {value}")
+
+
+def _whole(field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{field.name} must be a whole number, not {value!r}")
 
 
 def _share(instance: object, field: attrs.Attribute[Any], value: float) -> None:

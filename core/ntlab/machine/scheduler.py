@@ -863,8 +863,10 @@ class Scheduler:
             if thread is None:
                 idle |= processor.bit
                 continue
-            if thread.state != RUNNING or thread.processor is not processor:
+            if thread.state != RUNNING:
                 yield f"{processor!r}, but that is in state {thread.state}"
+            if thread.processor is not processor:
+                yield f"{processor!r}, but that believes to be elsewhere"
             if self.machine.threads.get(thread.id) is not thread:
                 yield f"{processor!r}, which is no thread of {self.machine.name}"
             if 0 <= thread.priority < PRIORITIES:

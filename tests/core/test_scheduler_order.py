@@ -133,6 +133,47 @@ def test_earliest_deadline_first_against_brute_force(
     assert ended == expected
 
 
+@pytest.mark.parametrize("queues", ["shared", "per_processor"])
+@pytest.mark.parametrize(
+    ("who", "deadline", "order"),
+    [
+        ("c", 0, [(0, "a"), (40, "c"), (50, "a"), (110, "b"), (120, "")]),  # the last one becomes urgent
+        ("c", 15, [(0, "a"), (100, "c"), (110, "b"), (120, "")]),  # and only more so than b
+        ("a", 25, [(0, "a"), (40, "b"), (50, "a"), (110, "c"), (120, "")]),  # the running one's is put off
+        ("b", 40, [(0, "a"), (100, "c"), (110, "b"), (120, "")]),
+        ("a", 5, [(0, "a"), (100, "b"), (110, "c"), (120, "")]),
+    ],
+)
+def test_a_deadline_that_changes_is_reconsidered(
+    queues: Any, who: str, deadline: int, order: list[tuple[int, str]]
+) -> None:
+    urgency = Deadlines(deadlines={"a": 10, "b": 20, "c": 30})
+    machine = boot(1, [rules(ready_queues=queues), urgency], trace=True)
+    for name, work in [("a", 100), ("b", 10), ("c", 10)]:
+        start_at(machine, 0, bursts(work), name=name)
+
+    def change(_: object) -> None:
+        urgency.deadlines[who] = deadline
+        thread = next(thread for thread in machine.threads.values() if thread.name == who)
+        machine.scheduler.reconsider(thread)
+
+    machine.engine.at(40, change)
+    machine.run()
+    assert switches(machine) == order
+
+
+def test_a_thread_reconsidered_goes_where_it_may_run_now() -> None:
+    machine = boot(2, [rules(quantum=1000, ready_queues="per_processor")], trace=True)
+    process = machine.create_process("p")
+    machine.create_thread(process, bursts(100), name="a", affinity=1)
+    bound = machine.create_thread(process, bursts(50), name="b", affinity=1)
+    assert machine.processors[1].thread is None
+    machine.scheduler.set_affinity(bound, 3)
+    machine.engine.at(10, machine.scheduler.reconsider, bound)
+    machine.run()
+    assert switches(machine) == [(0, "a"), (10, "b"), (60, ""), (100, "")]
+
+
 @plugin(name="levels", summary="Gives what a test says as levels.", release="ws2003")
 class Levels:
     give: Callable[[], Any] = option(default=deque, help="Makes one.")

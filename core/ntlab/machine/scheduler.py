@@ -325,8 +325,7 @@ class Scheduler:
             processor = thread.processor
             self._running_priority(processor.bit, thread.priority, priority)
             thread.priority = priority
-            if processor.queue.summary >> priority:
-                self._reconsider(processor, thread)
+            self.reconsider(thread)
         else:
             thread.priority = priority
 
@@ -755,6 +754,19 @@ class Scheduler:
             self._reconsider(processor, thread)
         elif processor.plan is None:
             self._plan(processor)
+
+    def reconsider(self, thread: Thread) -> None:
+        """Decide anew about a thread that is ready or runs: what decisions go by has changed.
+
+        A ready one is placed as if it had just become ready, so an order asks for its key again, and it may
+        go elsewhere. A running one may have to give way. Not for use within a decision.
+        """
+        processor = thread.processor
+        if thread.state == READY:
+            self._withdraw(thread)
+            self._place(thread)
+        elif thread.state == RUNNING and processor is not None and processor.queue.summary >> thread.priority:
+            self._reconsider(processor, thread)
 
     def set_turn(self, thread: Thread, left: int) -> None:
         """Change what is left of a thread's turn, ns, wherever it is. A running one's turn of 0 ends now."""

@@ -9,7 +9,6 @@ the result of that experiment, and judges it. `docs/ablation.md` says what is es
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction as Exact
 from functools import cached_property
@@ -21,7 +20,7 @@ import attrs
 from ntlab.errors import PluginError, UnknownNameError, UserError
 from ntlab.lab.designs import Design, Fraction, Full, TooFewError, Weights, apply, bits, design, mask
 from ntlab.lab.experiment import Arm, Experiment, Table
-from ntlab.lab.options import Place, Setting, build, options_written
+from ntlab.lab.options import Place, Setting, build, options_written, parse_values
 from ntlab.lab.registry import Registry
 from ntlab.lab.results import Result
 from ntlab.lab.runner import Run
@@ -158,19 +157,7 @@ def parse_factor(text: str) -> tuple[str, Levels | None]:
     name = name.strip()
     if not equals:
         return name, None
-    levels: Sequence[Any]
-    try:
-        levels = tomllib.loads(f"levels = [{values}]")["levels"]
-    except tomllib.TOMLDecodeError:
-        levels = [_toml_or_text(value.strip()) for value in values.split(",")]
-    return name, levels
-
-
-def _toml_or_text(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    return name, parse_values(values)
 
 
 class _Choice:

@@ -27,7 +27,7 @@ DECISIONS = {
     name for name, spec in vars(scheduling).items() if hasattr(spec, "ntlab_spec") and hasattr(Ws2003, name)
 }
 """Those of the scheduler's hooks that the baseline answers."""
-EXPERIMENTS = ("cfs-shares", "cfs-turns", "cfs-response", "cfs-balance", "cfs-spread")
+EXPERIMENTS = ("cfs-shares", "cfs-turns", "cfs-response", "cfs-balance", "cfs-spread", "cfs-even")
 
 
 def hog() -> Iterator[Request]:
@@ -156,6 +156,44 @@ def test_a_thread_stays_where_it_was_or_near() -> None:
 
 
 steps = st.tuples(st.sampled_from(["compute", "sleep", "hold"]), st.integers(0, 9000))
+
+
+@pytest.mark.parametrize(("processors", "hogs"), [(2, 3), (3, 4), (4, 5), (4, 6), (4, 11)])
+def test_equal_threads_have_equal_shares_of_processors_that_do_not_divide_by_them(
+    processors: int, hogs: int
+) -> None:
+    machine = boot(processors, [Cfs()])
+    process = machine.create_process("p")
+    mine = [machine.create_thread(process, hog()) for _ in range(hogs)]
+    machine.run(10_000 * MS)
+    fair = 10_000 * MS * processors / hogs
+    for thread in mine:
+        assert machine.scheduler.run_time(thread) == pytest.approx(fair, rel=0.05)
+
+
+def test_balancing_moves_nobody_where_he_may_not_run_or_was_better_off() -> None:
+    machine = boot(3, [Cfs()])
+    process = machine.create_process("p")
+    bound = [machine.create_thread(process, hog(), affinity=1) for _ in range(3)]
+    heavy = machine.create_thread(process, hog(), priority=15, affinity=6)
+    light = machine.create_thread(process, hog(), affinity=6)
+    machine.run(1000 * MS)
+    run_time = machine.scheduler.run_time
+    assert sum(map(run_time, bound)) == run_time(heavy) == run_time(light) == 1000 * MS
+    assert not machine.scheduler.idle_mask
+
+
+def test_balancing_costs_nothing_where_nobody_waits() -> None:
+    machine = boot(4, [Cfs()])
+    process = machine.create_process("p")
+    for _ in range(4):
+        machine.create_thread(process, hog())
+    machine.run(20 * MS)
+    before = machine.engine.events
+    machine.run(900 * MS)
+    assert machine.engine.events == before
+
+
 threads = st.lists(
     st.tuples(
         st.integers(0, 20_000),

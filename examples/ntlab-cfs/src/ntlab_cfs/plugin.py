@@ -61,6 +61,11 @@ class Cfs:
     idle_balance: bool = option(
         default=True, help="Whether an idle processor takes a thread from the most loaded one."
     )
+    balance_interval: Duration = option(
+        default=Duration(16_000_000),
+        help="How often a thread that waits at the most loaded processor goes to the least loaded; 0: never.",
+        minimum=0,
+    )
     real_time_turn: Duration = option(
         default=Duration(100_000_000), help="A turn among real-time threads of one priority.", minimum=1
     )
@@ -71,6 +76,9 @@ class Cfs:
     _machine: Machine = attrs.field(init=False, repr=False, eq=False)
     _accounts: dict[Thread, Account] = state(dict)
     _timelines: list[Timeline] = state(list)
+    _balancing: bool = state(bool)
+    _rounds: int = state(int)  # how often it was looked whether loads differ
+    _target: int | None = attrs.field(init=False, default=None, repr=False, eq=False)
 
     # -- the rules -----------------------------------------------------------------------------------------
 
@@ -149,6 +157,9 @@ class Cfs:
             if account.arrives:
                 time = max(time, minimum - virtual(self.sleeper_credit))
         account.move(timeline, time, thread.run_time)
+        if self.balance_interval and not self._balancing and len(self._timelines) > 1:
+            self._balancing = True
+            self._machine.engine.after(self.balance_interval, self._balance)
         return time
 
     def _minimum(self, timeline: Timeline) -> int:
@@ -229,6 +240,8 @@ class Cfs:
 
     @hookimpl
     def choose_busy_processor(self, thread: Thread) -> int:
+        if self._target is not None:
+            return self._target
         if thread not in self._accounts:
             return min(self._allowed(thread), key=lambda p: p.thread.priority if p.thread else 0).index
         if thread.affinity >> thread.last & 1:
@@ -248,6 +261,28 @@ class Cfs:
                 if thread.affinity & processor.bit:
                     return thread
         return False
+
+    def _balance(self, _: object) -> int | None:
+        """Move one thread, if its new place is no worse for it; look again as long as threads wait."""
+        scheduler, processors = self._machine.scheduler, self._machine.processors
+        if not scheduler.waiting_queues:
+            self._balancing = False
+            return None
+        # Among equals another one each time, or the same threads would always be those that move.
+        self._rounds += 1
+        first = self._rounds % len(processors)
+        around = [*processors[first:], *processors[:first]]
+        busiest = max(around, key=self._load)
+        highest = self._load(busiest)
+        for thread in self._timelines[busiest.index]:
+            target = min((p for p in around if p.bit & thread.affinity), key=self._load)
+            real_time, load = self._load(target)
+            if target is not busiest and (real_time, load + self._accounts[thread].weight) <= highest:
+                self._target = target.index
+                scheduler.reconsider(thread)
+                self._target = None
+                break
+        return self.balance_interval
 
     def _allowed(self, thread: Thread) -> Iterator[Processor]:
         return (p for p in self._machine.processors if p.bit & thread.affinity)

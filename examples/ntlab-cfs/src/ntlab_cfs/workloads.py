@@ -64,11 +64,12 @@ class Desk:
     def measure(self, machine: Machine) -> Iterator[Metric]:
         now = machine.engine.now
         capacity = now * len(machine.processors)
-        used = 0
-        for i, thread in enumerate(self._hogs, 1):
-            ran = machine.scheduler.run_time(thread)
-            used += ran
-            yield Metric(f"share_{i}", ran / capacity)
+        ran = [machine.scheduler.run_time(thread) for thread in self._hogs]
+        used = sum(ran)
+        for i, time in enumerate(ran, 1):
+            yield Metric(f"share_{i}", time / capacity)
+        if ran:
+            yield Metric("least_share", min(ran) / capacity)
         answered = sum(map(machine.scheduler.run_time, self._users))
         still = (now - thread.ready_since for thread in self._hogs + self._users if thread.state == READY)
         yield Metric("longest_wait", max(self._longest, *still, 0), "ns")

@@ -153,7 +153,7 @@ def also(method: str) -> tuple[str, str]:
         pytest.param(
             "options",
             [(CLASS, f'{CLASS}\n    seen: Any = option(default=None, help="Anything at all.")'), ANY],
-            r"option 'seen' of 'mine': \{.*\} is no Any, and is accepted\n  mend: annotate it",
+            r"option 'seen' of 'mine': \{.*\}, which is no Any, is accepted\n  mend: annotate it",
             id="an option that takes anything",
         ),
         pytest.param(
@@ -305,7 +305,7 @@ def also(method: str) -> tuple[str, str]:
         pytest.param(
             "hooks",
             [also("def thread_exited(self, thread: Thread) -> None:\n        pass")],
-            r"hook 'thread_exited': without it, nothing changes in any of 1 runs of 'mine'\n"
+            r"hook 'thread_exited': without it, nothing changes in any run of 'mine'\n"
             r'  mend: exercise it.*idle=\{"thread_exited": "why"\}',
             id="a hook that does nothing",
         ),
@@ -362,6 +362,11 @@ def test_an_experiment_that_has_it_everywhere_claims_nothing_of_it(install: Inst
         ("{ plugins = { mine = {} } }", "{}"),
     )
     assert outcome("claims") == "not shown: no claim compares arms with it and without it"
+
+
+def test_a_plugin_that_can_only_be_alone_is_beside_nobody(install: Install) -> None:
+    install(('before=("toy_short",),', 'conflicts=("toy_short", "toy_rival", "toy_raiser"),'))
+    assert outcome("beside-others") == "not shown: no other plugin that is installed can be on with it"
 
 
 def test_idle_hooks_are_named_with_a_reason_and_only_while_they_are(install: Install) -> None:

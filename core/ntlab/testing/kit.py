@@ -351,6 +351,7 @@ def _readme(plugin: InstalledPlugin) -> bool:
 
 WRONG_KIND = {"no": {"such": "option"}}
 """A value that no option takes, of whatever type."""
+TYPES = "annotate it with a type that ntlab checks, see docs/plugins.md"
 
 
 def _options(kit: _Kit) -> Iterator[Finding]:
@@ -371,36 +372,34 @@ def _options(kit: _Kit) -> Iterator[Finding]:
                     f"{here}: no code of the package reads it",
                     f"use self.{field.name}, or delete the option",
                 )
-            default = written(getattr(cls(), field.name), field.type)
-            if default is not None:
-                said = _refusal(cls, field.name, default)
-                if said is not None:
-                    yield (
-                        f"{here}: its default {default!r}, written in an experiment, is refused ({said})",
-                        "give it a type that can be written: see docs/plugins.md",
-                    )
-            kind = type_name(field.type)
-            wrong: list[tuple[Any, str]] = [(WRONG_KIND, f"is no {kind}")]
-            for bound, step in (("minimum", -1), ("maximum", 1)):
-                limit = field.metadata[bound]
-                if limit is not None:
-                    beyond = written(limit + step, field.type)
-                    wrong.append((beyond, f"is beyond its {bound}, {written(limit, field.type)}"))
-            for value, why in wrong:
+            for value, wrong in _trials(field, getattr(cls(), field.name)):
                 try:
                     said = _refusal(cls, field.name, value)
                 except Exception as error:
+                    what = f"{type(error).__name__}: {error}"
                     yield (
-                        f"{here}: {value!r} {why}, and raises {type(error).__name__}: {error}",
-                        "annotate it with a type that ntlab checks, see docs/plugins.md; a validator raises "
-                        "ValueError",
+                        f"{here}: {value!r}, {wrong or 'its default'}, raises {what}",
+                        f"{TYPES}; a validator raises ValueError",
                     )
-                else:
-                    if said is None:
-                        yield (
-                            f"{here}: {value!r} {why}, and is accepted",
-                            "annotate it with a type that ntlab checks, see docs/plugins.md",
-                        )
+                    continue
+                if said is not None and not wrong:
+                    yield (
+                        f"{here}: its default {value!r}, written in an experiment, is refused ({said})",
+                        TYPES,
+                    )
+                elif said is None and wrong:
+                    yield f"{here}: {value!r}, {wrong}, is accepted", TYPES
+
+
+def _trials(field: attrs.Attribute[Any], default: Any) -> Iterator[tuple[Any, str]]:
+    """Values for an option, as an experiment writes them, and what is wrong with each, "" for nothing."""
+    if default is not None:
+        yield written(default, field.type), ""
+    yield WRONG_KIND, f"which is no {type_name(field.type)}"
+    for bound, step in (("minimum", -1), ("maximum", 1)):
+        limit = field.metadata[bound]
+        if limit is not None:
+            yield written(limit + step, field.type), f"beyond its {bound} {written(limit, field.type)}"
 
 
 def _refusal(cls: type, option: str, value: Any) -> UserError | None:
@@ -515,7 +514,7 @@ def _off(kit: _Kit) -> Iterator[Finding]:
             judged += 1
             here = _glimpse(job, kit.session.tables(job.hardware))
             if here != untouched and (alone := _alone(kit, [job], glimpse=True)[_key(job)]) != here:
-                yield _touched(job, alone, here)
+                yield _touched(job, alone, here or "none: it breaks")
                 return
     if not judged:
         raise NotShown("every run here uses it: there is nothing that it should leave alone")
@@ -636,8 +635,13 @@ def _checked(kit: _Kit, job: Job, *, faults: bool = False) -> tuple[NtlabError |
     """What the mode "checked" finds in a run, and whether that is this plugin's doing."""
     error = _error(kit, job, faults)
     if isinstance(error, PluginError):
-        return error, kit.name in error.plugin.split(" or ")
+        return error, kit.name in _blamed(error)
     return error, error is not None and _error(kit, kit.muted(job), faults) is None
+
+
+def _blamed(error: NtlabError) -> list[str]:
+    """The plugins that an error names."""
+    return error.plugin.split(" or ") if isinstance(error, PluginError) else []
 
 
 def _error(kit: _Kit, job: Job, faults: bool) -> NtlabError | None:
@@ -700,8 +704,7 @@ def _hooks(kit: _Kit) -> Iterator[Finding]:
             runs.sort(key=lambda pair: pair is not found)  # it may show the next hook too
         if needed is None and hook not in kit.idle:
             yield (
-                f"hook {hook!r}: without it, nothing changes in any of {len(runs)} runs of "
-                f"{_names(kit.experiments)}",
+                f"hook {hook!r}: without it, nothing changes in any run of {_names(kit.experiments)}",
                 "exercise it in an experiment, or delete it; if it is there for what no experiment does, "
                 f'say conformance(..., idle={{"{hook}": "why"}})',
             )
@@ -736,13 +739,15 @@ def _beside_others(kit: _Kit) -> Iterator[Finding]:
         try:
             asked = _asked(_with_plugins(job, crowd), kit)
         except NtlabError as error:
+            if alone is None and kit.name not in _blamed(error):
+                continue  # nobody knows whether it is this plugin's doing
             others = ", ".join(name for name in crowd if name not in job.arm.plugins)
             yield (
                 f"{_where(job)}, with {others} on too: {error}",
                 "do not rely on being alone, others answer hooks too; if that cannot be, say conflicts=(...)",
             )
             continue
-        for plugin, hook in sorted(alone - asked):
+        for plugin, hook in sorted((alone or set()) - asked):
             info = installed().plugin(plugin).info
             older = info.age < mine.age
             declared = plugin in mine.before or mine.name in info.after
@@ -756,17 +761,17 @@ def _beside_others(kit: _Kit) -> Iterator[Finding]:
         raise NotShown("no other plugin that is installed can be on with it")
 
 
-def _company(kit: _Kit, job: Job, crowd: _Plugins) -> tuple[_Plugins, set[tuple[str, str]]]:
-    """A crowd without those that break even without the plugin under test, and whose hooks are asked then."""
+def _company(kit: _Kit, job: Job, crowd: _Plugins) -> tuple[_Plugins, set[tuple[str, str]] | None]:
+    """A crowd without those that break even without the plugin under test, and whose hooks are asked then;
+    None where the experiment is none without it."""
     while True:
         without = {name: options for name, options in crowd.items() if name not in _users(kit.name)}
         try:
             return crowd, _asked(_with_plugins(job, without), kit)
         except NtlabError as error:
-            broken = error.plugin.split(" or ") if isinstance(error, PluginError) else []
-            gone = {user for name in broken if name in without for user in _users(name)}
+            gone = {user for name in _blamed(error) if name in without for user in _users(name)}
             if not gone or gone.intersection(job.arm.plugins):
-                return crowd, set()  # the experiment is none without the plugin under test
+                return crowd, None
             crowd = {name: options for name, options in crowd.items() if name not in gone}
 
 
@@ -865,17 +870,25 @@ def _bystanders(kit: _Kit) -> list[Job]:
         try:
             jobs = jobs_of(_resolved(name, registry), "direct")
         except NtlabError:
-            continue  # whoever ships it will be told
+            continue  # whoever ships it is told
         for job in jobs:
             if not _users(kit.name).intersection(job.arm.plugins):
                 found[owner] = job
     return list(found.values())
 
 
-def _glimpse(job: Job, tables: Tables) -> str:
+def _glimpse(job: Job, tables: Tables) -> str | None:
+    """The digest of the beginning of a run; None where it breaks, of which whoever ships it is told."""
     short = GLIMPSE if job.duration is None else min(job.duration, GLIMPSE)
-    digest: str = observe(attrs.evolve(job, duration=short), tables, lambda machine: machine.tracer.digest())
+    try:
+        digest: str = _tamed(observe, attrs.evolve(job, duration=short), tables, _digest)
+    except NtlabError:
+        return None
     return digest
+
+
+def _digest(machine: Machine) -> str:
+    return machine.tracer.digest()
 
 
 def _ask_elsewhere(
@@ -908,6 +921,8 @@ def _serve(file: Path) -> None:
     glimpsed = {}
     for job in glimpses:
         digest = _glimpse(job, tables[job.hardware])
+        if digest is None:
+            continue
         if module in sys.modules:
             break  # something else imports the plugin: what follows is not untouched
         glimpsed[_key(job)] = digest

@@ -51,6 +51,13 @@ class Turns:
         return None if thread.id % 3 == 0 else left or 1 + thread.id % 17
 
 
+@plugin(name="falls", summary="Who uses up a turn falls, also below its base priority.", release="ws2003")
+class Falls:
+    @hookimpl
+    def priority_at_quantum_end(self, thread: Thread) -> int:
+        return thread.priority - 1 if thread.priority > 5 else 12
+
+
 burst = st.integers(0, 30)
 steps = st.one_of(
     st.tuples(st.just("compute"), burst),
@@ -120,7 +127,7 @@ def play(
     st.booleans(),
     st.booleans(),
     st.booleans(),
-    st.sampled_from([[], [], [Order()], [Turns()], [Order(), Turns()]]),
+    st.sampled_from([[], [], [Falls()], [Order()], [Turns()], [Order(), Turns()], [Falls(), Turns()]]),
 )
 def test_plain_and_full_agree(
     work: list[Any],

@@ -41,8 +41,11 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     watchers = scheduler.switch_watchers  # this very list: some join while the machine runs
     begin_turn = scheduler._begin_turn if scheduler._turn_length is not None else None
     # Whether it is known, when a turn is over, how long the next one is and who has it.
-    turns_known = scheduler._turn_length is None and not scheduler._ordered
-    at_quantum_end = scheduler._priority_at_quantum_end
+    turns_known = (
+        scheduler._turn_length is None
+        and scheduler._priority_at_quantum_end is None
+        and not scheduler._ordered
+    )
     quantum = scheduler._quantum
     switch_cost = scheduler._switch_cost
 
@@ -64,7 +67,6 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 thread.quantum_left > ran
                 or not turns_known
                 or (summary and (scheduler.idle_mask or scheduler._selective))
-                or (at_quantum_end is not None and priority != thread.base_priority)
             ):
                 return expired_in_full(processor)
             thread.run_time += ran

@@ -442,11 +442,13 @@ def _topology_import(asked: argparse.Namespace) -> int:
 
 
 def _new_plugin(asked: argparse.Namespace) -> int:
+    import shlex
+
     from ntlab.lab import scaffold
 
     place = scaffold.new_plugin(asked.name, asked.dir, license=asked.license, author=asked.author)
     print(f"{place} is written. Next:")
-    print(f"  cd {place}")
+    print(f"  cd {shlex.quote(str(place))}")
     print('  python -m pip install -e ".[test]"')
     print(f"  ntlab run {asked.name.replace('_', '-')} && pytest")
     return OK

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         run,
         view,
     )
+    from ntlab.lab.profiling import profile
     from ntlab.lab.sweep import sweep
     from ntlab.topology import load as topology
 
@@ -59,6 +60,7 @@ _LAZY = {
     "observer": "ntlab.hooks",
     "plugin_order": "ntlab.lab.api",
     "plugins": "ntlab.lab.api",
+    "profile": "ntlab.lab.profiling",
     "rerun": "ntlab.lab.api",
     "run": "ntlab.lab.api",
     "sweep": "ntlab.lab.sweep",
@@ -96,6 +98,7 @@ __all__ = [
     "plugin",
     "plugin_order",
     "plugins",
+    "profile",
     "rerun",
     "run",
     "state",

@@ -124,7 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--view", metavar="NAME", help="show this view of a run with the first seed instead of measurements"
     )
-    run.add_argument("--arm", metavar="ARM", help="with --view: of this arm only")
+    run.add_argument(
+        "--profile", action="store_true", help="show what the runs with the first seed spend their time on"
+    )
+    run.add_argument("--arm", metavar="ARM", help="with --view or --profile: of this arm only")
 
     ablate = command("ablate", _ablate, "Show which differences between two arms cause the effect.")
     experimenting(ablate)
@@ -252,12 +255,13 @@ def _run(asked: argparse.Namespace) -> int:
 
     settings = dict(parse_setting(text) for text in asked.set)
     if asked.view is not None:
-        for option in ("seeds", "out", "jobs"):
-            if getattr(asked, option) is not None:
-                raise UserError("has no effect with --view", where=f"--{option}")
+        _refuse(asked, "--view", "seeds", "out", "jobs", "profile")
         return _show_view(asked, settings)
+    if asked.profile:
+        _refuse(asked, "--profile", "seeds", "out", "jobs", "hooks")
+        return _show_profile(asked, settings)
     if asked.arm is not None:
-        raise UserError("has no effect without --view", where="--arm")
+        raise UserError("has no effect without --view or --profile", where="--arm")
     with progress() as tell:
         result = api.run(
             asked.experiment,
@@ -339,6 +343,19 @@ def _sweep(asked: argparse.Namespace) -> int:
         show(found.tables())
         print(f"\n{found.runs} runs are in {found.store.file}.")
     return OK
+
+
+def _refuse(asked: argparse.Namespace, chosen: str, *options: str) -> None:
+    """Refuse options that say nothing beside the one that was chosen."""
+    for option in options:
+        if getattr(asked, option):
+            raise UserError(f"has no effect with {chosen}", where=f"--{option}")
+
+
+def _show_profile(asked: argparse.Namespace, settings: dict[str, Any]) -> int:
+    from ntlab.lab.profiling import profile
+
+    return _show_report(profile(asked.experiment, asked.arm, asked.hardware, settings), asked)
 
 
 def _show_view(asked: argparse.Namespace, settings: dict[str, Any]) -> int:

@@ -1,7 +1,7 @@
 """Time: one queue of events in one total order, and named random streams. Imports nothing else of ntlab."""
 
-from ntlab.engine.checked import CheckedEngine
-from ntlab.engine.loop import FOREVER, INTERRUPT, NORMAL, REPORT, Engine, Event
+from ntlab.engine.checked import CheckedEngine, GuardedEngine
+from ntlab.engine.loop import FOREVER, INTERRUPT, NORMAL, REPORT, Engine, Event, described
 from ntlab.engine.streams import Streams, WatchedStreams
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     "CheckedEngine",
     "Engine",
     "Event",
+    "GuardedEngine",
     "Streams",
     "WatchedStreams",
+    "described",
 ]

@@ -13,7 +13,29 @@ from ntlab.errors import SimulationError
 Action = Callable[[Any], Any]
 
 
-class CheckedEngine(Engine):
+class GuardedEngine(Engine):
+    """An `Engine` that puts something around every action: see `_guarded`."""
+
+    __slots__ = ()
+
+    def at(self, time: int, action: Action, argument: Any = None, order: int = NORMAL) -> Event:
+        return super().at(time, self._guarded(action), argument, order)
+
+    def after(self, delay: int, action: Action, argument: Any = None, order: int = NORMAL) -> Event:
+        return self.at(self.now + delay, action, argument, order)
+
+    def scheduler_of(self, action: Action) -> Callable[[int, Any], None]:
+        def after(delay: int, argument: Any) -> None:
+            self.after(delay, action, argument)
+
+        return after
+
+    def _guarded(self, action: Action) -> Action:
+        """What is called in place of an action."""
+        raise NotImplementedError
+
+
+class CheckedEngine(GuardedEngine):
     """An `Engine` in which times are whole numbers and actions return what they may.
 
     `acting` is the action that happens now, or happened last, with its argument.
@@ -30,16 +52,7 @@ class CheckedEngine(Engine):
             raise SimulationError(f"event scheduled at {time!r} ns; expected a whole number")
         if not callable(action):
             raise SimulationError(f"event scheduled that calls {action!r}; expected a function")
-        return super().at(time, self._guarded(action), argument, order)
-
-    def after(self, delay: int, action: Action, argument: Any = None, order: int = NORMAL) -> Event:
-        return self.at(self.now + delay, action, argument, order)
-
-    def scheduler_of(self, action: Action) -> Callable[[int, Any], None]:
-        def after(delay: int, argument: Any) -> None:
-            self.after(delay, action, argument)
-
-        return after
+        return super().at(time, action, argument, order)
 
     def _guarded(self, action: Action) -> Action:
         @wraps(action, assigned=(), updated=())

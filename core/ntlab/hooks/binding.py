@@ -33,7 +33,7 @@ from ntlab.errors import PluginError, UnknownNameError, UnknownSpecificationErro
 from ntlab.hooks.checked import Implementation, Watch, checked
 from ntlab.hooks.markers import PROJECT, is_observer
 
-Mode = Literal["direct", "plain", "checked"]
+Mode = Literal["direct", "plain", "checked", "profiled"]
 Call: TypeAlias = Callable[..., Any]
 Wrapper: TypeAlias = Generator[None, Any, Any]
 
@@ -117,13 +117,19 @@ class BoundHooks:
 def bind(manager: HookManager, *, mode: Mode = "direct", watch: Watch | None = None) -> BoundHooks:
     """Freeze `manager` and bind each of its hooks. Raises PluginError where a plugin cannot be bound.
 
-    In the mode "checked", `watch` is told who is asked what.
+    In the modes "checked" and "profiled", `watch` is told who is asked what.
     """
     watched = watch if watch is not None else Watch()
+
+    def bind_watched(caller: pluggy.HookCaller) -> Call:
+        judged = mode == "checked"
+        return _bind_direct(caller, checked(caller, _specified_by(caller), watched, judged=judged))
+
     binders: dict[str, Callable[[pluggy.HookCaller], Call]] = {
         "direct": lambda caller: _bind_direct(caller, caller.get_hookimpls()),
         "plain": _bind_plain,
-        "checked": lambda caller: _bind_direct(caller, checked(caller, _specified_by(caller), watched)),
+        "checked": bind_watched,
+        "profiled": bind_watched,
     }
     if mode not in binders:
         raise UnknownNameError("hook mode", mode, binders)

@@ -1,6 +1,7 @@
 """The mode "checked": implementations that are watched while they are asked, and whose answers are checked.
 
-Each implementation is wrapped and then bound as in the mode "direct", so order and results are the same.
+Each implementation is wrapped and then bound as in the mode "direct", so order and results are the same. In
+the mode "profiled" they are only watched.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import pluggy
 
 from ntlab.errors import PluginError
-from ntlab.hooks.contracts import Contract, contract_of
+from ntlab.hooks.contracts import Contract, contract_of, unjudged
 
 Call = Callable[..., Any]
 
@@ -44,14 +45,17 @@ class Implementation(NamedTuple):
     wrapper: bool
 
 
-def checked(caller: pluggy.HookCaller, owner: str, watch: Watch) -> list[Implementation]:
-    """A hook's implementations, checked; `owner` of its specification is named if that is unreadable.
+def checked(
+    caller: pluggy.HookCaller, owner: str, watch: Watch, *, judged: bool = True
+) -> list[Implementation]:
+    """A hook's implementations, watched and, if `judged`, checked.
 
-    They take every argument of the specification, since its expectation may look at each.
+    `owner` of the specification is named if that is unreadable. They take every argument of the
+    specification, since its expectation may look at each.
     """
     spec = caller.spec
     assert spec is not None
-    contract = contract_of(spec.function, owner)
+    contract = contract_of(spec.function, owner) if judged else unjudged(caller.name)
     places = {name: index for index, name in enumerate(spec.argnames)}
     made = []
     for implementation in caller.get_hookimpls():

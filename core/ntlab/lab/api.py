@@ -69,7 +69,7 @@ def run(
     PluginError, naming plugin and hook, where a plugin raises. Ctrl-C raises `Interrupted`, a
     KeyboardInterrupt that carries the finished runs.
     """
-    resolved, hardware_by_name = _prepare(experiment, hardware, set, seeds)
+    resolved, hardware_by_name = prepare(experiment, hardware, set, seeds)
     mode = hooks_mode(hooks)
     output = None if out is None else Output(Path(out))
     return _run(resolved, hardware_by_name, jobs, mode, output, progress, Result)
@@ -157,8 +157,8 @@ def view(
     A view is a text about a run, such as a listing of its I/O, that a plugin or the workload offers by a
     method ``views()``: a dictionary from names to functions of the machine. For `arm` only that one is run.
     """
-    resolved, hardware_by_name = _prepare(experiment, hardware, set, 1)
-    work = jobs_of(resolved, hooks_mode(hooks), None if arm is None else [_known_arm(resolved, arm)])
+    resolved, hardware_by_name = prepare(experiment, hardware, set, 1)
+    work = jobs_of(resolved, hooks_mode(hooks), None if arm is None else [resolved.arm(arm).name])
     offered = {job.arm.name: runner.views(job) for job in work}
     if not any(name in names for names in offered.values()):
         raise UnknownNameError("view", name, {view for names in offered.values() for view in names})
@@ -258,7 +258,7 @@ def plugin_order(experiment: str | os.PathLike[str], arm: str | None = None) -> 
     Raises UserError, as `run` would, where there is no such order, and PluginError for a plugin at fault.
     """
     resolved = _resolve(experiment)
-    return order_of(resolved, resolved.arms if arm is None else [_known_arm(resolved, arm)])
+    return order_of(resolved, resolved.arms if arm is None else [resolved.arm(arm).name])
 
 
 def hook_reference(*names: str) -> HookReference:
@@ -318,7 +318,7 @@ class Rerun(Report):
         return tables
 
 
-def _prepare(
+def prepare(
     experiment: str | os.PathLike[str],
     hardware: str | os.PathLike[str] | None,
     settings: Mapping[str, Any] | None,
@@ -348,12 +348,6 @@ def _resolve(
         settings=settings,
         seeds=seeds,
     )
-
-
-def _known_arm(experiment: Experiment, arm: str) -> str:
-    if arm not in experiment.arms:
-        raise UnknownNameError("arm", arm, experiment.arms)
-    return arm
 
 
 def _run(

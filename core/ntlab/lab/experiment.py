@@ -117,6 +117,12 @@ class Experiment:
     plugin: str | None
     source: str
 
+    def arm(self, name: str) -> Arm:
+        """The arm of that name. Raises UnknownNameError."""
+        if name not in self.arms:
+            raise UnknownNameError("arm", name, self.arms)
+        return self.arms[name]
+
     def document(self) -> Table:
         """The experiment as an experiment file's content, with nothing left to defaults or presets."""
         document: Table = {

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Hooks = Literal["direct", "plain", "checked"]
+Hooks = Literal["direct", "plain", "checked", "profiled"]
 HOOKS: tuple[Hooks, ...] = ("direct", "plain", "checked")
+"""How hooks can be asked for to be called. A profile is asked for otherwise: see `ntlab.lab.profiling`."""
 HOOKS_VARIABLE = "NTLAB_HOOKS"
 
 

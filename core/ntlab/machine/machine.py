@@ -18,6 +18,7 @@ from ntlab.machine.memory import Memory
 from ntlab.machine.paging import create_paging
 from ntlab.machine.partitions import Partition, Partitions
 from ntlab.machine.policy import SchedulerPolicy
+from ntlab.machine.profile import ProfiledEngine
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.threads import Process, Program, Session, Thread
 from ntlab.plugin import RELEASES, plugin_info, renewed
@@ -51,6 +52,7 @@ class Machine:
 
     `hooks` is how plugins are asked. With "checked", their answers are checked, and every `check_every`
     events the whole machine is (1: after each event and each answer, which is slow and tells who broke it).
+    With "profiled", the engine's `profile` has what each event and each hook cost.
 
     `release` is the latest that its plugins belong to, `architecture` that of its kernel, `nonvolatile` what
     its next boot will find, and `crash` the bug check that ended it, or None.
@@ -79,12 +81,13 @@ class Machine:
         if hooks == "checked":
             self.checks = Checks(self, check_every) if partition is None else partition.host.checks
         if engine is None:
-            engine = CheckedEngine() if hooks == "checked" else Engine()
+            engine = {"checked": CheckedEngine, "profiled": ProfiledEngine}.get(hooks, Engine)()
         self.engine = engine
         self.tracer = tracer if tracer is not None else Tracer(enabled=False)
         self.streams = Streams(seed) if self.checks is None else WatchedStreams(seed, self.checks.drawn)
         self.manager = hook_manager(self.plugins)
-        self.hooks: Any = bind(self.manager, mode=hooks, watch=self.checks)
+        watch = engine.profile if isinstance(engine, ProfiledEngine) else self.checks
+        self.hooks: Any = bind(self.manager, mode=hooks, watch=watch)
         releases = [release for plugin in self.plugins if (release := plugin_info(plugin).release)]
         self.release = max(releases, key=RELEASES.index, default="ws2003")
         kernel = self.hooks.architecture(self) if self.hooks.architecture is not None else None

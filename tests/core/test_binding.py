@@ -422,6 +422,14 @@ def not_a_generator(self):
     return None
 
 
+def yielding(self):
+    yield 0
+
+
+async def awaiting(self):
+    return 0
+
+
 def selfless():
     pass
 
@@ -447,6 +455,8 @@ def keyword_only(self, *, a):
     [
         (old_style, {"hookwrapper": True}, "use wrapper=True"),
         (not_a_generator, {"wrapper": True}, "generator function"),
+        (yielding, {}, r"return the answer, or mark a wrapper @hookimpl\(wrapper=True\)"),
+        (awaiting, {}, "it yields or awaits; return the answer"),
         (selfless, {}, "first argument must be self"),
         (selfless_with_an_argument, {}, "first argument must be self"),
         (misspelt, {}, "unknown argument 'reslut'.*did you mean 'result'"),

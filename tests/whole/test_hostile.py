@@ -457,6 +457,18 @@ def test_what_it_prints_leaves_stdout_to_the_result(
     assert notes == 1 if jobs == "1" else 1 <= notes <= 3  # once a process
 
 
+def test_a_method_that_only_looks_like_a_hook(
+    tmp_path: Path, use_distributions: Install, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prints, "_noted", set())
+    code = "def thread_exited(self): pass\n\n    def choose_processor(self): return 0"
+    assert main(["run", install(tmp_path, use_distributions, code), "--jobs", "1"]) == 0
+    assert (
+        "note: plugin 'hostile' has a method 'choose_processor', which nobody asks, though a hook is "
+        "called so: mark it @hookimpl" in capsys.readouterr().err
+    )
+
+
 def test_a_slow_import_is_told_once(
     tmp_path: Path, use_distributions: Install, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,6 +223,12 @@ def _check_implementation(caller: pluggy.HookCaller, implementation: pluggy.Hook
         raise refuse("old-style hookwrapper=True is not supported; use wrapper=True")
     if implementation.wrapper and not inspect.isgeneratorfunction(implementation.function):
         raise refuse("a wrapper must be a generator function: it yields once")
+    if not implementation.wrapper and (
+        inspect.isgeneratorfunction(implementation.function)
+        or inspect.iscoroutinefunction(implementation.function)
+    ):
+        # Called, it would give an object, and none of its code would run.
+        raise refuse("it yields or awaits; return the answer, or mark a wrapper @hookimpl(wrapper=True)")
 
 
 def _refuse_unknown_hooks(manager: HookManager, known: Mapping[str, pluggy.HookCaller]) -> None:

@@ -78,6 +78,11 @@ class InstalledPlugin:
                 plugin=self.name,
             )
         _check_defaults(info.cls, "the plugin", self.name)
+        for name in _unmarked(info):
+            note(
+                f"plugin {self.name!r} has a method {name!r}, which nobody asks, though a hook is called so: "
+                "mark it @hookimpl, or call it otherwise"
+            )
         return info
 
     def _loaded(self) -> type:
@@ -155,6 +160,23 @@ class InstalledPlugin:
                 break
             folder = folder / part
         return folder
+
+
+def _unmarked(info: PluginInfo) -> list[str]:
+    """The methods of a plugin that are called as hooks are, and are none."""
+    from ntlab.hooks import specifications
+
+    hooks = {
+        name
+        for module in (*specifications(), *info.hookspecs)
+        for name, member in vars(module).items()
+        if hasattr(member, "ntlab_spec")
+    }
+    return [
+        name
+        for name, member in inspect.getmembers(info.cls, inspect.isfunction)
+        if name in hooks and not hasattr(member, "ntlab_impl")
+    ]
 
 
 def _check_defaults(cls: type, what: str, plugin: str) -> None:

@@ -10,6 +10,7 @@ import copy
 import gc
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -19,7 +20,7 @@ from ntlab.errors import NtlabError, PluginError, UnknownNameError, UnknownSpeci
 from ntlab.lab.culprits import blamed, raised_by_plugin, told
 from ntlab.lab.experiment import Arm, Experiment
 from ntlab.lab.options import Place, Setting, build
-from ntlab.lab.prints import prints_on_stderr
+from ntlab.lab.prints import note, prints_on_stderr
 from ntlab.lab.registry import installed, views_of
 from ntlab.plugin import Metric, PluginInfo, implemented, renewed
 
@@ -35,6 +36,8 @@ Hooks = Literal["direct", "plain", "checked", "profiled"]
 HOOKS: tuple[Hooks, ...] = ("direct", "plain", "checked")
 """How hooks can be asked for to be called. A profile is asked for otherwise: see `ntlab.lab.profiling`."""
 HOOKS_VARIABLE = "NTLAB_HOOKS"
+PATIENCE = 2
+"""Seconds that may pass again without a word."""
 
 
 @attrs.frozen(kw_only=True)
@@ -202,6 +205,7 @@ def _muted(info: PluginInfo, muted: Sequence[str]) -> type:
 def _lived(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callable[[Machine], T]) -> T:
     """What `seen` sees of a machine that has lived this run through."""
     life = _Life(job, parts, tables, tracer)
+    begun = time.monotonic()
     with _quiet_collector(), prints_on_stderr(installed().owner_of_package):
         try:
             return life.live(seen)
@@ -210,6 +214,10 @@ def _lived(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callab
         except (PluginError, UserError):
             raise
         except (Exception, SystemExit) as error:
+            if time.monotonic() - begun > PATIENCE:
+                note(
+                    "a run has failed; unless it is known why, it is made again, checked, to see who did that"
+                )
             culprit = _culprit(error, life)
             if culprit is None:
                 raise

@@ -223,6 +223,12 @@ class Machine:
         ):
             if mechanism is not None:
                 mechanism.check()
+        for process in self.processes.values():
+            alive = sum(thread.process is process for thread in self.threads.values())
+            if alive != process.threads:
+                raise SimulationError(
+                    f"process {process.name!r} counts {process.threads} threads and has {alive}"
+                )
 
     # -- what runs on it -----------------------------------------------------------------------------------
 

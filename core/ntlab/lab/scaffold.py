@@ -18,11 +18,15 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import attrs
+
 from ntlab._version import __version__
 from ntlab.errors import UnknownNameError, UserError
-from ntlab.lab.options import written
+from ntlab.lab.experiment import ExperimentTable
+from ntlab.lab.options import Place, structure, written
 from ntlab.lab.registry import InstalledPlugin, Registry, installed, read_toml
 from ntlab.plugin import options_of
+from ntlab.quantities import Duration
 from ntlab.topology import load, profiles, to_profile
 
 Folder = str | os.PathLike[str]
@@ -141,14 +145,16 @@ def new_experiment(
         workload = _workload_of(subject, model)
     driver = registry.workload(workload, "--workload")
 
-    base: dict[str, Mapping[str, Any]] = dict(model.get("plugins", {}))
+    base: dict[str, Mapping[str, Any]] = {} if model is None else dict(model.plugins)
     if subject.info.release != BASELINE:
         base.pop(plugin, None)
     for needed in (*registry.preset(BASELINE), *_required(subject, registry)):
         base.setdefault(needed, {})
     without = [other for other in base if _conflict(subject, registry.plugin(other))]
-    options = {key: value for key, value in model.get("workload", {}).items() if key != "use"}
-    duration = model.get("duration", None if model else "1 s")
+    hardware, seeds, duration, options = "uni", 1, '"1 s"', {}
+    if model is not None:
+        hardware, seeds, options = model.hardware, model.seeds, model.workload
+        duration = "" if model.duration is None else _toml(written(model.duration, Duration))
     after = [f"\n[arms.after]\nwithout = {_toml(without)}"] if without else []
     after += [f"\n[arms.after.plugins.{plugin}]", *_option_lines(subject.info.cls, {}), ""]
     place = Path(folder) / f"{name}.toml"
@@ -158,16 +164,16 @@ def new_experiment(
             "name": name,
             "file": place.name,
             "subject": plugin,
-            "title": subject.info.summary.removesuffix(".").replace('"', "'"),
-            "hardware": _toml(model.get("hardware", "uni")),
-            "duration": f"duration = {_toml(duration)}" if duration else '# duration = "1 s"',
-            "seeds": str(model.get("seeds", 1)),
+            "title": _toml(_line(subject.info.summary).removesuffix(".")),
+            "hardware": _toml(hardware),
+            "duration": f"duration = {duration}" if duration else '# duration = "1 s"',
+            "seeds": str(seeds),
             "workload": workload,
-            "workload_summary": driver.summary,
+            "workload_summary": _line(driver.summary),
             "workload_options": "\n".join(_option_lines(driver.cls, options)),
             "base": "\n".join(
-                "\n".join([f"[plugins.{other}]", *_option_lines(registry.plugin(other).info.cls, set), ""])
-                for other, set in base.items()
+                "\n".join([f"[plugins.{other}]", *_option_lines(registry.plugin(other).info.cls, some), ""])
+                for other, some in base.items()
             ),
             "after": "\n".join(after),
         },
@@ -175,26 +181,24 @@ def new_experiment(
     return _write(place, text)
 
 
-def _model(subject: InstalledPlugin, workload: str | None, registry: Registry) -> dict[str, Any]:
-    """The first shipped experiment that has the plugin in some arm, and that workload; or nothing.
+def _model(subject: InstalledPlugin, workload: str | None, registry: Registry) -> ExperimentTable | None:
+    """The first shipped experiment that has the plugin in some arm, and that workload, if there is one.
 
     The plugin's own experiments come first.
     """
-    files = registry.experiment_files.values()
-    own_first = sorted(files, key=lambda shipped: shipped[0] != subject.name)
-    for content in (read_toml(file) for _, file in own_first):
-        tables = (content, *content["arms"].values())
-        if any(subject.name in table.get("plugins", {}) for table in tables) and workload in (
-            None,
-            content["workload"]["use"],
-        ):
-            return content
-    return {}
+    shipped = registry.experiment_files.values()
+    for _, file in sorted(shipped, key=lambda one: one[0] != subject.name):
+        table: ExperimentTable = structure(read_toml(file), ExperimentTable, Place(str(file)))
+        used = {*table.plugins, *(name for arm in table.arms.values() for name in arm.plugins)}
+        if subject.name in used and workload in (None, table.workload.get("use")):
+            beside = table.hardware.endswith((".toml", ".xml"))
+            return attrs.evolve(table, hardware=str(file.parent / table.hardware)) if beside else table
+    return None
 
 
-def _workload_of(subject: InstalledPlugin, model: Mapping[str, Any]) -> str:
-    if model:
-        return str(model["workload"]["use"])
+def _workload_of(subject: InstalledPlugin, model: ExperimentTable | None) -> str:
+    if model is not None:
+        return str(model.workload.get("use"))
     for name in subject.workloads:
         return f"{subject.name}.{name}"
     raise UserError(
@@ -220,17 +224,17 @@ def _conflict(one: InstalledPlugin, other: InstalledPlugin) -> bool:
     return other.name in one.info.conflicts or one.name in other.info.conflicts
 
 
-def _option_lines(cls: type, set: Mapping[str, Any]) -> list[str]:
+def _option_lines(cls: type, some: Mapping[str, Any]) -> list[str]:
     """A line for each option: what is set as it is, the rest as a comment with its default."""
     defaults = cls()
     lines: list[tuple[str, str]] = []
     for field in options_of(cls):
-        value = set.get(field.name, written(getattr(defaults, field.name), field.type))
-        mark = "" if field.name in set else "# "
+        value = some.get(field.name, written(getattr(defaults, field.name), field.type))
+        mark = "" if field.name in some else "# "
         shown = "" if value is None else _toml(value)
         lines.append((f"{mark}{field.name} = {shown}", str(field.metadata["help"])))
     width = min(max((len(line) for line, _ in lines), default=0), 40)
-    return [f"{line:<{width}}  # {' '.join(help.split())}" for line, help in lines]
+    return [f"{line:<{width}}  # {_line(help)}" for line, help in lines]
 
 
 # A machine
@@ -278,6 +282,10 @@ def _file_name(name: str) -> str:
 
 def _filled(template: Path, names: Mapping[str, str]) -> str:
     return Template(template.read_text(encoding="utf-8")).substitute(names)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _toml(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The baseline, as far as what every plugin keeps applies to one that all experiments build upon."""
+"""The baseline keeps what every plugin keeps, as far as that applies to what all experiments build upon."""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ class Middle: ...
 class Top: ...
 """
     }
-    plugins = {name: f"ntlab_others:{name.capitalize()}" for name in ("deep", "middle", "top")}
+    plugins = {name: f"ntlab_others:{name.capitalize()}" for name in ("broken", "deep", "middle", "top")}
     write_distribution(tmp_path / "site", "others", plugins=plugins, modules=modules)
     installed_only(TOY, tmp_path / "site")
     with pytest.raises(UserError, match="plugin 'top' brings no workload, and no experiment uses it"):

@@ -7,6 +7,7 @@ type it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import keyword
@@ -21,7 +22,7 @@ from typing import Any
 import attrs
 
 from ntlab._version import __version__
-from ntlab.errors import UnknownNameError, UserError
+from ntlab.errors import PluginError, UnknownNameError, UserError
 from ntlab.lab.experiment import ExperimentTable
 from ntlab.lab.options import Place, structure, written
 from ntlab.lab.registry import InstalledPlugin, Registry, installed, read_toml
@@ -148,7 +149,7 @@ def new_experiment(
     base: dict[str, Mapping[str, Any]] = {} if model is None else dict(model.plugins)
     if subject.info.release != BASELINE:
         base.pop(plugin, None)
-    for needed in (*registry.preset(BASELINE), *_required(subject, registry)):
+    for needed in (*_baseline(registry), *_required(subject, registry)):
         base.setdefault(needed, {})
     without = [other for other in base if _conflict(subject, registry.plugin(other))]
     hardware, seeds, duration, options = "uni", 1, '"1 s"', {}
@@ -206,6 +207,15 @@ def _workload_of(subject: InstalledPlugin, model: ExperimentTable | None) -> str
         where="--workload",
         expected="PLUGIN.WORKLOAD",
     )
+
+
+def _baseline(registry: Registry) -> list[str]:
+    found = []
+    for plugin in registry.plugins():
+        with contextlib.suppress(PluginError):  # one that is broken hinders nobody else
+            if plugin.info.release == BASELINE:
+                found.append(plugin.name)
+    return found
 
 
 def _required(subject: InstalledPlugin, registry: Registry) -> list[str]:

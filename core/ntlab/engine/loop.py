@@ -9,10 +9,11 @@ integer, the same event happens again so many nanoseconds later: a periodic acti
 returns its period. A generator's ``send`` is such a function, so a process is just ``at(t, process.send)``;
 its end (StopIteration) ends the event.
 
-The queue is a heap of times and a dictionary from each time to its event, or to a deque of them in the
-order of scheduling. Kernels do much at the same instant (clock ticks, equal quanta), and then the heap is
-touched once for all of it. It compares bare integers, so it is no slower where all times differ. The few
-events that are not NORMAL are kept aside, by time and class.
+The queue is a heap of times and a dictionary from each time to its event, or to ``[None, bucket]``, where
+the bucket is a list of them in the order of scheduling. Kernels do much at the same instant (clock ticks,
+equal quanta), and then the heap is touched once for all of it. It compares bare integers, so it is no slower
+where all times differ. The few events that are not NORMAL are kept aside, by time and class; their instants
+always have a bucket, be it empty.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import islice
 from types import GeneratorType
 from typing import Any
 
@@ -60,6 +62,7 @@ class Engine:
         "_running",
         "_special",
         "_times",
+        "_walk",
         "batch",
         "events",
         "idle_work",
@@ -72,8 +75,9 @@ class Engine:
         self.batch = BATCH
         self.idle_work: Callable[[], None] | None = None
         self._times: list[int] = []  # a heap of the keys of _events
-        self._events: dict[int, Any] = {}  # by time, the NORMAL ones: an event, or a deque of them
+        self._events: dict[int, Any] = {}  # by time, the NORMAL ones: an event, or [None, bucket]
         self._special: dict[int, tuple[deque[Event], deque[Event]]] = {}  # by time, interrupts and reports
+        self._walk: Any = None  # the iterator through the bucket whose events happen
         self._cancelled = 0
         self._live = 0
         self._running = False
@@ -100,48 +104,55 @@ class Engine:
         found = self._events.setdefault(time, event)
         if found is event:
             heappush(self._times, time)
-        elif found.__class__ is list:
-            self._events[time] = deque((found, event))
+        elif found[0] is None and found[1] is not None:
+            found[1].append(event)
         else:
-            found.append(event)
+            self._events[time] = [None, [found, event]]
         return event
 
-    def scheduler_of(self, action: Callable[[Any], Any]) -> Callable[[int, Any], None]:
+    def scheduler_of(self, action: Callable[[Any], Any]) -> Callable[[int, Any], Event]:
         """A function of (delay, argument) that schedules `action`, for one that is scheduled very often.
 
-        Like `after` with a delay that is not negative, but quicker; the event cannot be cancelled.
+        Like `after` with a delay that is not negative, but quicker.
         """
         times, events, push = self._times, self._events, heappush
         put = events.setdefault
 
-        def after(delay: int, argument: Any) -> None:
+        def after(delay: int, argument: Any) -> Event:
             time = self.now + delay
             event = [action, argument]
             found = put(time, event)
             if found is event:
                 push(times, time)
-            elif found.__class__ is list:
-                events[time] = deque((found, event))
+            elif found[0] is None and found[1] is not None:
+                found[1].append(event)
             else:
-                found.append(event)
+                events[time] = [None, [found, event]]
+            return event
 
         return after
 
     def _insert(self, time: int, event: Event, order: int) -> None:
-        if order == NORMAL:
-            found = self._events.setdefault(time, event)
-            if found is event:
-                heappush(self._times, time)
-            elif found.__class__ is list:
-                self._events[time] = deque((found, event))
-            else:
-                found.append(event)
+        if order != NORMAL:
+            self._insert_special(time, event, order)
             return
+        found = self._events.setdefault(time, event)
+        if found is event:
+            heappush(self._times, time)
+        elif found[0] is None and found[1] is not None:
+            found[1].append(event)
+        else:
+            self._events[time] = [None, [found, event]]
+
+    def _insert_special(self, time: int, event: Event, order: int) -> None:
         interrupts, reports = self._special.setdefault(time, (deque(), deque()))
         (interrupts if order == INTERRUPT else reports).append(event)
-        if time not in self._events:
-            self._events[time] = deque()  # brings the loop to this instant
+        found = self._events.get(time)
+        if found is None:
+            self._events[time] = [None, []]
             heappush(self._times, time)
+        elif found[0] is not None or found[1] is None:
+            self._events[time] = [None, [found]]
 
     def cancel(self, event: Event) -> None:
         """Make `event` not happen. Cancelling twice, or after it happened, is harmless."""
@@ -162,6 +173,7 @@ class Engine:
         self._special.clear()
         self._times[:] = [self.now] if self._running else []  # see _run_batch
         self._cancelled = self._live = 0
+        self._walk = None
 
     def _sweep(self) -> None:
         if self._cancelled <= 512 or self._cancelled <= self._live:
@@ -169,18 +181,15 @@ class Engine:
         events = self._events
         live = 0
         for time, found in list(events.items()):
-            if found.__class__ is list:
-                if found[0] is not None:
-                    live += 1
-                elif time not in self._special:
-                    del events[time]
-            else:
-                alive = [event for event in found if event[0] is not None]
-                live += len(alive)
-                found.clear()
-                found.extend(alive)
-                if not found and time not in self._special:
-                    del events[time]
+            if found[0] is not None:
+                live += 1
+                continue
+            bucket = found[1]
+            if bucket:
+                bucket[:] = [event for event in bucket if event[0] is not None]
+                live += len(bucket)
+            if not bucket and time not in self._special:
+                del events[time]
         self._times[:] = events  # in place: the loop that is running holds this very list
         heapify(self._times)
         self._live = live
@@ -188,9 +197,14 @@ class Engine:
 
     def _scheduled(self) -> Iterator[tuple[int, Event]]:
         """Each event that is scheduled and not cancelled, with its time; in no particular order."""
+        walk = self._walk
         for time, found in self._events.items():
-            groups = [(found,) if found.__class__ is list else found, *self._special.get(time, ())]
-            yield from ((time, event) for group in groups for event in group if event[0] is not None)
+            events = [found] if found[0] is not None else found[1] or []
+            if walk is not None and time == self.now:  # some of them have happened
+                events = events[len(events) - walk.__length_hint__() :]
+            yield from ((time, event) for event in events if event[0] is not None)
+        for time, queues in self._special.items():
+            yield from ((time, event) for queue in queues for event in queue if event[0] is not None)
 
     @property
     def pending(self) -> int:
@@ -234,93 +248,122 @@ class Engine:
     def _run_batch(self, until: int) -> bool:
         """Let `batch` events happen. Returns whether there are more."""
         times, events, special = self._times, self._events, self._special
-        pop, push, replace, get, put = heappop, heappush, heapreplace, events.get, events.setdefault
+        pop, push, replace, put = heappop, heappush, heapreplace, events.setdefault
+        batch = self.batch
         self._sweep()
-        done = dead = 0
+        done = more = dead = 0
         try:
-            for done in range(self.batch):  # noqa: B007  (counts events, also when an action raises)
+            for done in range(batch):  # noqa: B007  (counts instants, also when an action raises)
                 if not times:
                     return False
                 time = times[0]
                 if time > until:
                     return False
-                event = get(time)
-                if event is None:  # an action has raised, or cleared the queue
+                event = events[time]
+                action = event[0]
+                if action is not None:
+                    # The only event of its instant. The time stays the first of the heap until the action is
+                    # done: an event that happens again can take its place, half the work of leaving and
+                    # coming back.
+                    del events[time]
+                    self.now = time
+                    try:
+                        delay = action(event[1])
+                    except BaseException as error:
+                        pop(times)
+                        if type(error) is not StopIteration:
+                            raise
+                        _end_process(action)
+                        continue
+                    if delay is None:
+                        pop(times)
+                        continue
+                    if delay < 0:
+                        pop(times)
+                        raise SimulationError(_into_the_past(action, delay))
+                    again = time + delay
+                    found = put(again, event)
+                    if found is event:
+                        replace(times, again)
+                        continue
+                    if found[0] is None and found[1] is not None:
+                        found[1].append(event)
+                    else:
+                        events[again] = [None, [found, event]]
+                    pop(times)
+                    continue
+                bucket = event[1]
+                if bucket is None:
+                    del events[time]
                     pop(times)
                     dead += 1
                     continue
-                if special and time in special:
-                    self.now = time
-                    self._run_special(time)
-                    continue
-                if event.__class__ is list:
-                    last = True
-                else:
-                    bucket = event
-                    event = bucket.popleft()
-                    last = not bucket
-                if last:
-                    # The time stays the first of the heap until the action is done: an event that happens
-                    # again can take its place, which is half the work of leaving and coming back.
-                    del events[time]
-                action = event[0]
-                if action is None:
-                    if last:
+                if bucket and bucket[0][0] is None:
+                    # Cancelled ones do not move the clock.
+                    alive = (number for number, event in enumerate(bucket) if event[0] is not None)
+                    del bucket[: next(alive, len(bucket))]
+                    if not bucket and time not in special:
+                        del events[time]
                         pop(times)
                     dead += 1
                     continue
                 self.now = time
+                if special and time in special and (special[time][0] or not bucket):
+                    self._run_special(time, bucket)
+                    continue
+                self._walk = walk = iter(bucket)
                 try:
-                    delay = action(event[1])
-                except StopIteration:
-                    _end_process(action)
-                    delay = None
-                if delay is None or event[0] is None:
-                    if last:
+                    for event in islice(walk, batch):  # those too that come meanwhile
+                        action = event[0]
+                        if action is None:
+                            dead += 1
+                            continue
+                        try:
+                            delay = action(event[1])
+                        except StopIteration:
+                            _end_process(action)
+                            continue
+                        if delay is not None:
+                            if delay < 0:
+                                raise SimulationError(_into_the_past(action, delay))
+                            again = time + delay
+                            found = put(again, event)
+                            if found is event:
+                                push(times, again)
+                            elif found[0] is None and found[1] is not None:
+                                found[1].append(event)
+                            else:
+                                events[again] = [None, [found, event]]
+                        if special and time in special and special[time][0]:
+                            break
+                finally:
+                    left = walk.__length_hint__()
+                    more += len(bucket) - left - 1
+                    if self._walk is None:  # an action has cleared the queue
                         pop(times)
-                    continue
-                if delay < 0:
-                    raise SimulationError(_into_the_past(action, delay))
-                again = time + delay
-                found = put(again, event)
-                if found is event:
-                    if last:
-                        replace(times, again)
+                    elif left or (special and time in special):
+                        del bucket[: len(bucket) - left]
                     else:
-                        push(times, again)
-                    continue
-                if found.__class__ is list:
-                    events[again] = deque((found, event))
-                else:
-                    found.append(event)
-                if last:
-                    pop(times)
-            done = self.batch
+                        del events[time]
+                        pop(times)
+                    self._walk = None
+                if more >= batch:
+                    break
+            done += 1
             return True
         finally:
-            self.events += done - dead
+            self.events += done + more - dead
 
-    def _run_special(self, time: int) -> None:
-        """Let the first event of an instant happen that has interrupts or reports."""
+    def _run_special(self, time: int, bucket: list[Event]) -> None:
+        """Let the first interrupt of an instant happen, or, where there is none, the first report."""
         interrupts, reports = self._special[time]
-        normal = self._events[time]
-        order = NORMAL
-        if interrupts:
-            event = interrupts.popleft()
-            order = INTERRUPT
-        elif normal.__class__ is list:
-            event = normal
-            self._events[time] = normal = deque()
-        elif normal:
-            event = normal.popleft()
-        else:
-            event = reports.popleft()
-            order = REPORT
+        order = INTERRUPT if interrupts else REPORT
+        event = (interrupts or reports).popleft()
         if not interrupts and not reports:
             del self._special[time]
-            if normal.__class__ is not list and not normal:
-                heappop(self._times)
+            if not bucket:
                 del self._events[time]
+                heappop(self._times)
         action = event[0]
         if action is None:
             return

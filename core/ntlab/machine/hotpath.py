@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ntlab.machine.processors import NOMINAL, Processor
+from ntlab.machine.processors import PRIORITIES, Processor
 from ntlab.machine.records import CSWITCH, READY_THREAD
-from ntlab.machine.threads import READY, RUNNING, TERMINATED, WAITING, Compute, Sleep, Thread
+from ntlab.machine.threads import ENDED, READY, RUNNING, WAITING, Compute, Sleep, Thread
 
 if TYPE_CHECKING:
     from ntlab.machine.scheduler import Scheduler
@@ -30,10 +30,10 @@ def _nothing(*arguments: int | bytes) -> bytes:
 def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     """What the engine calls in place of `scheduler._expired` and `scheduler._slept`."""
     engine = scheduler.engine
-    after, cancel = engine.after, engine.cancel
+    cancel = engine.cancel
     expired_in_full, slept_in_full = scheduler._expired, scheduler._slept
-    advance, run_next, ended = scheduler._advance, scheduler._run_next, scheduler._ended
-    running_priority = scheduler._running_priority
+    advance, carry_out, run_next = scheduler._advance, scheduler._carry_out, scheduler._run_next
+    running, processors = scheduler.running, scheduler.processors
     tracer = scheduler.machine.tracer
     traced = tracer.packer(CSWITCH) is not None
     pack_switch, record, cswitch = tracer.packer(CSWITCH) or (_nothing, _nothing, 0)
@@ -48,6 +48,28 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     )
     quantum = scheduler._quantum
     switch_cost = scheduler._switch_cost
+    noted = traced or begin_turn is not None or switch_cost > 0
+
+    def note_switch(processor: Processor, old: Thread, new: Thread) -> None:
+        """What is told of a switch, and what it costs."""
+        processor.since += switch_cost
+        if traced:
+            record(
+                pack_switch(engine.now, cswitch, processor.index, new.id, old.id, new.priority,
+                            old.priority, old.state, old.wait_reason, new.ready_since)
+            )  # fmt: skip
+        for watch in watchers:
+            watch(processor, old, new)
+        if begin_turn is not None:
+            begin_turn(processor, new)
+
+    def running_priority(bit: int, old: int, new: int) -> None:
+        running[old] = others = running[old] ^ bit
+        if not others:
+            scheduler.running_summary ^= 1 << old
+        running[new] = (others := running[new]) | bit
+        if not others:
+            scheduler.running_summary |= 1 << new
 
     def expired(processor: Processor) -> int | None:
         thread: Thread = processor.thread  # type: ignore[assignment]  # an idle processor has no stretch
@@ -58,145 +80,114 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         queue = processor.queue
         ran = now - processor.since
         left = thread.remaining - ran
-        following: Thread | None = None
         if left:
             # The turn is over.
             priority = thread.priority
-            summary = queue.summary
+            waiting = queue.summary >> priority
             if (
                 thread.quantum_left > ran
                 or not turns_known
-                or (summary and (scheduler.idle_mask or scheduler._selective))
+                or waiting > 1
+                or (waiting and (scheduler.idle_mask or scheduler._selective))
             ):
                 return expired_in_full(processor)
             thread.run_time += ran
             thread.remaining = left
             thread.quantum_left = quantum
-            waiting = summary >> priority
             if not waiting:
                 processor.since = now
                 return left if left < quantum else quantum
-            thread.state = READY
-            thread.ready_since = now
+            old = thread
+            old.state = READY
+            old.ready_since = now
             level = queue.levels[priority]
-            level.append(thread)
-            if (
-                waiting == 1
-            ):  # its own priority is the highest that waits, so that queue stays as full as it was
-                following = level.popleft()
-            else:
-                queue.summary = summary | 1 << priority
+            level.append(old)
+            thread = level.popleft()
         else:
             thread.run_time += ran
             thread.quantum_left -= ran
             thread.remaining = 0
             processor.since = now
         while True:
-            if left:
-                # The thread has stopped running: take the next one.
-                old = thread
-                if following is not None:
-                    thread, following = following, None
-                else:
-                    summary = queue.summary
-                    if not summary or scheduler._selective:
-                        processor.stepping = True
-                        run_next(processor, thread)
-                        return advance(processor, event)
-                    priority = summary.bit_length() - 1
-                    level = queue.levels[priority]
-                    thread = level.popleft()
-                    if not level:
-                        queue.summary = summary = summary ^ 1 << priority
-                        if not summary:
-                            scheduler.waiting_queues -= 1
-                    if old.priority != priority:
-                        running_priority(processor.bit, old.priority, priority)
-                thread.state = RUNNING
-                thread.processor = processor
-                thread.last = processor.index
-                processor.thread = thread
-                processor.since = now + switch_cost
-                processor.context_switches += 1
-                if traced:
-                    record(
-                        pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
-                                    old.priority, old.state, old.wait_reason, thread.ready_since)
-                    )  # fmt: skip
-                if watchers:
-                    for watch in watchers:
-                        watch(processor, old, thread)
-                if begin_turn is not None:
-                    begin_turn(processor, thread)
-                if switch_cost:
-                    return advance(processor, event)
-                left = thread.remaining
-            while not left:
+            if not left:
                 # The burst is over: advance the program.
                 processor.stepping = True
                 if thread.result is not None:
                     return advance(processor, event)
-                try:
-                    request = next(thread.program)
-                except StopIteration:
-                    thread.state = TERMINATED
-                    ended(thread)
-                    break
+                request = next(thread.program, ENDED)
                 kind = request.__class__
                 if kind is Compute:
                     thread.remaining = left = request.work  # type: ignore[attr-defined]
-                    if not left:
-                        return advance(processor, event)  # which knows when to give up
-                elif kind is Sleep and thread.port is None:
-                    thread.wake_increment = request.increment  # type: ignore[attr-defined]
-                    sleep(request.duration, thread)  # type: ignore[attr-defined]
-                    thread.state = WAITING
-                    break
-                else:
-                    work = request.perform(thread)
-                    if work is None:
-                        thread.state = WAITING
-                        if thread.port is not None:
-                            thread.port.thread_waits()
-                        thread.processor = None
-                        run_next(processor, thread)
-                    else:
-                        thread.remaining = work
+                    turn = thread.quantum_left
+                    if left > turn:
+                        left = turn
+                    if left > 0 and processor.plan is event:
+                        processor.stepping = False
+                        return left
                     return advance(processor, event)
-            else:
+                if kind is not Sleep or thread.port is not None or request.increment:  # type: ignore[attr-defined]
+                    carry_out(processor, thread, request)
+                    return advance(processor, event)
+                sleep(request.duration, thread)  # type: ignore[attr-defined]
+                old = thread
+                old.state = WAITING
+                old.processor = None
+                summary = queue.summary
+                if not summary or scheduler._selective:
+                    run_next(processor, old)
+                    return advance(processor, event)
+                priority = summary.bit_length() - 1
+                level = queue.levels[priority]
+                thread = level.popleft()
+                if not level:
+                    queue.summary = summary = summary ^ 1 << priority
+                    if not summary:
+                        scheduler.waiting_queues -= 1
+                if old.priority != priority:
+                    running_priority(processor.bit, old.priority, priority)
+            thread.state = RUNNING
+            thread.processor = processor
+            thread.last = processor.index
+            processor.thread = thread
+            processor.since = now
+            processor.context_switches += 1
+            if noted or watchers or thread.raised:
+                processor.stepping = True
+                note_switch(processor, old, thread)
+                if switch_cost or thread.raised or processor.plan is not event:
+                    return advance(processor, event)
+            left = thread.remaining
+            if left:
                 turn = thread.quantum_left
-                if turn <= 0 or thread.raised or processor.plan is not event:
-                    return advance(processor, event)
-                processor.stepping = False
-                return left if left < turn else turn
-            thread.processor = None
-            left = 1
+                if left > turn:
+                    left = turn
+                if left > 0:
+                    processor.stepping = False
+                    return left
+                processor.stepping = True
+                return advance(processor, event)
 
-    fresh_quantum = scheduler._refresh
+    # Who slept begins to run at once, or goes to the tail of its level, where all processors share a ready
+    # queue and nobody is asked where it shall run.
     asked = (
         not scheduler._shared
         or scheduler._on_ready is not None
         or scheduler._choose_busy is not None
         or scheduler._preempts is not None
+        or switch_cost > 0
     )
-    processors, running = scheduler.processors, scheduler.running
+    fresh_quantum = scheduler._refresh
     shared_levels = processors[0].queue.levels
+    below = [(1 << priority) - 1 for priority in range(PRIORITIES)]
 
     def plain_slept(thread: Thread) -> None:
-        if (
-            scheduler.idle_mask
-            or thread.wake_increment
-            or thread.port is not None
-            or thread.state != WAITING
-            or scheduler._selective
-        ):
+        if scheduler.idle_mask or scheduler._selective or thread.state != WAITING:
             slept_in_full(thread)
             return
         priority = thread.priority
-        summary = scheduler.running_summary
-        lowest = summary & -summary
+        lower = scheduler.running_summary & below[priority]
         now = engine.now
-        if lowest >> priority:
+        if not lower:
             # Nobody to preempt: wait in the one queue that all processors share.
             processor = processors[0]
             level = shared_levels[priority]
@@ -214,38 +205,30 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             thread.state = READY
             thread.processor = processor
             return
-        low = lowest.bit_length() - 1
+        low = (lower & -lower).bit_length() - 1
         mask = running[low]
         bit = mask & -mask
         processor = processors[bit.bit_length() - 1]
         queue = processor.queue
-        old = processor.thread
+        summary = queue.summary
+        old: Thread = processor.thread  # type: ignore[assignment]  # it runs a lower priority
         event = processor.plan
-        if (
-            event is None
-            or old is None
-            or old.raised
-            or processor.stepping
-            or processor.level
-            or processor.speed != NOMINAL
-            or queue.summary >> priority
-            or switch_cost
-        ):
+        if event is None or event[0] is not expired or old.raised or summary >> priority:
             slept_in_full(thread)
             return
         # Preempt: the running thread goes to the head of its priority with the rest of its turn.
         cancel(event)
+        processor.plan = None
         ran = now - processor.since
-        if ran > 0:
-            old.run_time += ran
-            old.remaining -= ran
-            old.quantum_left -= ran
+        old.run_time += ran
+        old.remaining -= ran
+        old.quantum_left -= ran
         old.state = READY
         old.ready_since = now
-        if not queue.summary:
+        if not summary:
             scheduler.waiting_queues += 1
         queue.levels[low].appendleft(old)
-        queue.summary |= 1 << low
+        queue.summary = summary | 1 << low
         if fresh_quantum:
             thread.quantum_left = quantum
         thread.ready_since = now
@@ -257,26 +240,28 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         processor.thread = thread
         processor.since = now
         processor.context_switches += 1
-        running[low] = mask = mask ^ bit
-        if not mask:
-            summary ^= lowest
-        running[priority] |= bit
-        scheduler.running_summary = summary | 1 << priority
-        if traced:
-            record(
-                pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
-                            low, READY, old.wait_reason, now)
-            )  # fmt: skip
-        if watchers:
-            for watch in watchers:
-                watch(processor, old, thread)
-        if begin_turn is not None:
-            begin_turn(processor, thread)
-        processor.plan = None
-        delay = expired(processor)
+        running_priority(bit, low, priority)
+        processor.stepping = True
+        if noted or watchers:
+            note_switch(processor, old, thread)
+        # Its program goes on within this event.
+        if not thread.remaining and thread.result is None and not thread.raised:
+            request = next(thread.program, ENDED)
+            if request.__class__ is Compute:
+                thread.remaining = left = request.work
+                turn = thread.quantum_left
+                if left > turn:
+                    left = turn
+                if left > 0:
+                    processor.stepping = False
+                    processor.plan = plan(left, processor)
+                    return
+            else:
+                carry_out(processor, thread, request)
+        delay = advance(processor, None)
         if delay is not None:
-            processor.plan = after(delay, expired, processor)
+            processor.plan = plan(delay, processor)
 
     slept = slept_in_full if asked else plain_slept
-    sleep = engine.scheduler_of(slept)
+    sleep, plan = engine.scheduler_of(slept), engine.scheduler_of(expired)
     return expired, slept

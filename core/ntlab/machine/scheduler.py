@@ -20,7 +20,17 @@ from ntlab.machine.hotpath import plain_actions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.processors import NOMINAL, PRIORITIES, Processor, ReadyLevel, ReadyQueue
 from ntlab.machine.records import CSWITCH, READY_THREAD, THREAD_END, THREAD_START
-from ntlab.machine.threads import HELD, READY, RUNNING, TERMINATED, WAITING, Compute, Thread
+from ntlab.machine.threads import (
+    ENDED,
+    HELD,
+    READY,
+    RUNNING,
+    TERMINATED,
+    WAITING,
+    Compute,
+    Request,
+    Thread,
+)
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
@@ -176,7 +186,9 @@ class Scheduler:
     def sleep(self, thread: Thread, duration: int, increment: int) -> None:
         """Arrange for a thread that is about to wait to be woken in `duration` ns."""
         thread.wake_increment = increment
-        self.engine.after(duration, self.slept, thread)
+        self.engine.after(
+            duration, self._slept if increment or thread.port is not None else self.slept, thread
+        )
 
     def _slept(self, thread: Thread) -> None:
         # Nothing else happens in this event, so the program may go on within it: that saves another one.
@@ -185,6 +197,7 @@ class Scheduler:
             self.wake(thread, None, thread.wake_increment)
         finally:
             self._at_once = False
+            thread.wake_increment = 0
 
     def release(self, thread: Thread) -> None:
         """Make ready again a thread that a `run_limit` of 0 held back."""
@@ -607,28 +620,18 @@ class Scheduler:
                     "without using any time: it loops for ever"
                 )
             result = thread.result
-            try:
-                if result is None:
-                    request = next(thread.program)
-                else:
-                    thread.result = None
-                    request = thread.program.send(result)  # type: ignore[attr-defined]
-            except StopIteration:
-                thread.state = TERMINATED
-                self._ended(thread)
+            if result is None:
+                request = next(thread.program, ENDED)
             else:
-                if request.__class__ is Compute:
-                    thread.remaining = request.work
-                    continue
-                work = request.perform(thread)
-                if work is not None:
-                    thread.remaining = work
-                    continue
-                thread.state = WAITING
-                if thread.port is not None:
-                    thread.port.thread_waits()
-            thread.processor = None
-            self._run_next(processor, thread)
+                thread.result = None
+                try:
+                    request = thread.program.send(result)  # type: ignore[attr-defined]
+                except StopIteration:
+                    request = ENDED
+            if request.__class__ is Compute:
+                thread.remaining = request.work
+            else:
+                self._carry_out(processor, thread, request)
         processor.stepping = False
         if thread is None:
             processor.plan = None
@@ -640,6 +643,22 @@ class Scheduler:
                 return end - now
             processor.plan = None
         return None
+
+    def _carry_out(self, processor: Processor, thread: Thread, request: Request) -> None:
+        """Do what a running thread's program asks for. If the thread stops running, go to the next one."""
+        if request is ENDED:
+            thread.state = TERMINATED
+            self._ended(thread)
+        else:
+            work = request.perform(thread)
+            if work is not None:
+                thread.remaining = work
+                return
+            thread.state = WAITING
+            if thread.port is not None:
+                thread.port.thread_waits()
+        thread.processor = None
+        self._run_next(processor, thread)
 
     def _turn_over(self, processor: Processor, thread: Thread) -> None:
         """The thread's turn or limit has ended, its burst has not. Whoever calls this plans what follows."""
@@ -860,10 +879,6 @@ class Scheduler:
                 yield f"{where} is held back, though nobody limits running times"
             if not 0 <= thread.priority < PRIORITIES:
                 yield f"{thread!r} has priority {thread.priority}"
-            if not thread.affinity & self.all_mask:
-                yield f"{where} may run on no processor: its affinity is {thread.affinity:#x}"
-            if not 0 <= thread.ideal < len(self.processors):
-                yield f"{where} has the ideal processor {thread.ideal}"
             if thread.remaining < 0:
                 yield f"{where} has {thread.remaining} ns of work left"
 

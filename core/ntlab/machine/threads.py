@@ -47,6 +47,9 @@ class Request:
 
 Program = Iterator[Request]
 
+ENDED = Request()
+"""What a program that has come to its end gives for its next request."""
+
 
 @attrs.frozen
 class Session:

@@ -14,12 +14,6 @@ settings.load_profile("ntlab")
 
 
 @pytest.fixture
-def use_distributions(installed_only: Callable[..., None]) -> Callable[..., None]:
-    """Let the distributions in some folders be the only ones that bring plugins, for one test."""
-    return installed_only
-
-
-@pytest.fixture
 def toy(installed_only: Callable[..., None]) -> None:
     """Only the plugins of `tests/toy` are installed."""
     installed_only(Path(__file__).parent / "toy")

@@ -26,8 +26,8 @@ Make = Callable[..., Ablation]
 
 
 @pytest.fixture
-def file(tmp_path: Path, use_distributions: Callable[..., None]) -> Path:
-    use_distributions(EFFECTS)
+def file(tmp_path: Path, installed_only: Callable[..., None]) -> Path:
+    installed_only(EFFECTS)
     return tmp_path / "mine.toml"
 
 

@@ -265,7 +265,7 @@ def test_it_is_told_by_name(
     kind: Kind,
     mode: str,
     tmp_path: Path,
-    use_distributions: Install,
+    installed_only: Install,
     capsys: Captured,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -276,7 +276,7 @@ def test_it_is_told_by_name(
         for each in path:
             part = getattr(part, each)
         monkeypatch.setattr(part, last, getattr(part, last))
-    file = install(tmp_path, use_distributions, kind.code)
+    file = install(tmp_path, installed_only, kind.code)
     code = main(["run", file, "--json", "--jobs", "1", "--hooks", mode])
     out, err = capsys.readouterr()
     if kind.silent and mode == "direct":
@@ -399,9 +399,9 @@ def install_everywhere(folder: Path, use: Install, code: str) -> str:
 @pytest.mark.parametrize("mode", ["direct", "plain", "checked"])
 @pytest.mark.parametrize("hook", HOOKS)
 def test_what_raises_in_a_hook_is_told(
-    hook: str, mode: Hooks, tmp_path: Path, use_distributions: Install
+    hook: str, mode: Hooks, tmp_path: Path, installed_only: Install
 ) -> None:
-    file = install_everywhere(tmp_path, use_distributions, f"def {hook}(self): raise KeyError('hostile')")
+    file = install_everywhere(tmp_path, installed_only, f"def {hook}(self): raise KeyError('hostile')")
     with pytest.raises(PluginError, match=r"KeyError: 'hostile' \(ntlab_hostile.py, line ") as told:
         ntlab.run(file, hooks=mode)
     assert (told.value.plugin, told.value.hook) == ("hostile", hook)
@@ -409,9 +409,9 @@ def test_what_raises_in_a_hook_is_told(
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_what_answers_something_else_in_a_hook_is_told(
-    hook: str, tmp_path: Path, use_distributions: Install
+    hook: str, tmp_path: Path, installed_only: Install
 ) -> None:
-    file = install_everywhere(tmp_path, use_distributions, f"def {hook}(self): return 1j")
+    file = install_everywhere(tmp_path, installed_only, f"def {hook}(self): return 1j")
     contract = contract_of(HOOKS[hook], "")
     expected = "None" if contract.observer else contract.annotation
     with pytest.raises(PluginError, match=rf"answered 1j; expected {re.escape(expected)}") as told:
@@ -429,17 +429,17 @@ def test_what_answers_something_else_in_a_hook_is_told(
 # What is told before anything runs, or beside it
 
 
-def test_the_stage_is_right_by_itself(tmp_path: Path, use_distributions: Install) -> None:
-    file = install_everywhere(tmp_path, use_distributions, "def thread_exited(self): pass")
+def test_the_stage_is_right_by_itself(tmp_path: Path, installed_only: Install) -> None:
+    file = install_everywhere(tmp_path, installed_only, "def thread_exited(self): pass")
     assert ntlab.run(file, hooks="checked").runs[0].metrics == {"crashed": 1.0}
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_what_it_prints_leaves_stdout_to_the_result(
-    tmp_path: Path, use_distributions: Install, jobs: str
+    tmp_path: Path, installed_only: Install, jobs: str
 ) -> None:
     code = "def thread_exited(self, thread): print('bye', thread)\n\nprint('hello')"
-    file = install(tmp_path, use_distributions, code)
+    file = install(tmp_path, installed_only, code)
     paths = [str(tmp_path), str(TOY), str(Path(ntlab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     ran = subprocess.run(
         [sys.executable, "-m", "ntlab", "run", file, "--json", "--seeds", "2", "--jobs", jobs],
@@ -458,11 +458,11 @@ def test_what_it_prints_leaves_stdout_to_the_result(
 
 
 def test_a_method_that_only_looks_like_a_hook(
-    tmp_path: Path, use_distributions: Install, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, installed_only: Install, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prints, "_noted", set())
     code = "def thread_exited(self): pass\n\n    def choose_processor(self): return 0"
-    assert main(["run", install(tmp_path, use_distributions, code), "--jobs", "1"]) == 0
+    assert main(["run", install(tmp_path, installed_only, code), "--jobs", "1"]) == 0
     assert (
         "note: plugin 'hostile' has a method 'choose_processor', which nobody asks, though a hook is "
         "called so: mark it @hookimpl" in capsys.readouterr().err
@@ -470,9 +470,9 @@ def test_a_method_that_only_looks_like_a_hook(
 
 
 def test_a_slow_import_is_told_once(
-    tmp_path: Path, use_distributions: Install, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, installed_only: Install, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, use_distributions, "def thread_exited(self): pass")
+    install(tmp_path, installed_only, "def thread_exited(self): pass")
     monkeypatch.setattr(prints, "_noted", set())
     for seconds, told in ((1000.0, 0), (-1.0, 1), (-1.0, 0)):
         monkeypatch.setattr(registry, "SLOW_IMPORT", seconds)
@@ -492,10 +492,10 @@ def test_a_slow_import_is_told_once(
 
 
 def test_an_import_of_what_a_newer_ntlab_has(
-    tmp_path: Path, use_distributions: Install, capsys: Captured
+    tmp_path: Path, installed_only: Install, capsys: Captured
 ) -> None:
     code = "def thread_exited(self): pass\n\nfrom ntlab.machine import NextThing"
-    assert main(["run", install(tmp_path, use_distributions, code)]) == 2
+    assert main(["run", install(tmp_path, installed_only, code)]) == 2
     assert re.search(
         r"plugin 'hostile': cannot be imported from the distribution .*: ImportError: .*NextThing"
         rf".*\(this is ntlab {ntlab.__version__}; it requires ntlab>=9\)",
@@ -504,11 +504,11 @@ def test_an_import_of_what_a_newer_ntlab_has(
 
 
 def test_a_name_that_two_distributions_bring(
-    tmp_path: Path, use_distributions: Install, capsys: Captured
+    tmp_path: Path, installed_only: Install, capsys: Captured
 ) -> None:
     twin = tmp_path / "twin"
     write_distribution(twin, "ntlab-twin", plugins={"hostile": "ntlab_hostile:Hostile"}, modules={})
-    file = install(tmp_path, use_distributions, "def thread_exited(self): pass", twin)
+    file = install(tmp_path, installed_only, "def thread_exited(self): pass", twin)
     assert main(["run", file]) == 2
     assert (
         "plugin 'hostile': is brought by two distributions, 'ntlab-hostile' and 'ntlab-twin': uninstall one"
@@ -522,10 +522,8 @@ def test_a_plugin_that_is_given_twice() -> None:
         boot(1, [faults, faults])
 
 
-def test_an_option_that_the_plugin_has_not(
-    tmp_path: Path, use_distributions: Install, capsys: Captured
-) -> None:
+def test_an_option_that_the_plugin_has_not(tmp_path: Path, installed_only: Install, capsys: Captured) -> None:
     code = "def thread_exited(self): pass\n    quantum: int = option(default=1, help='A turn.')"
-    file = install(tmp_path, use_distributions, code)
+    file = install(tmp_path, installed_only, code)
     assert main(["run", file, "--set", "hostile.quantun=2"]) == 2
     assert re.search(r"hostile.*unknown option 'quantun'; .*did you mean 'quantum'", capsys.readouterr().err)

@@ -879,6 +879,10 @@ class Scheduler:
                 yield f"{where} is held back, though nobody limits running times"
             if not 0 <= thread.priority < PRIORITIES:
                 yield f"{thread!r} has priority {thread.priority}"
+            if not thread.affinity & self.all_mask:
+                yield f"{where} may run on no processor: its affinity is {thread.affinity:#x}"
+            if not 0 <= thread.ideal < len(self.processors):
+                yield f"{where} has the ideal processor {thread.ideal}"
             if thread.remaining < 0:
                 yield f"{where} has {thread.remaining} ns of work left"
 

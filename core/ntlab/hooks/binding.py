@@ -92,6 +92,20 @@ class HookManager(pluggy.PluginManager):
                     raise PluginError(what, plugin=owner, hook=name) from error
             raise PluginError("specifies no hook, or is listed twice", plugin=owner) from error
 
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        """As pluggy does, but without looking closely at what is known to bear no mark."""
+        if not isinstance(plugin, (type, ModuleType)) and name not in getattr(plugin, "__dict__", ()):
+            cls: type = type(plugin)
+            if name in _unmarked(cls, f"{PROJECT}_impl"):
+                return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: ModuleType | type, name: str) -> Any:
+        """As pluggy does, but without looking closely at what is known to bear no mark."""
+        if name in _unmarked(module_or_class, f"{PROJECT}_spec"):
+            return None
+        return super().parse_hookspec_opts(module_or_class, name)
+
     def _refuse_if_frozen(self, action: str, plugin_name: str) -> None:
         if self._frozen:
             raise PluginError(
@@ -196,39 +210,78 @@ def _check(caller: pluggy.HookCaller) -> None:
     owner = _specified_by(caller)
     if caller.is_historic():
         raise PluginError("a specification must not be historic", plugin=owner, hook=caller.name)
-    for parameter in inspect.signature(caller.spec.function).parameters.values():
-        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:
-            what = f"{str(parameter)!r} must be a plain argument without a default"
-            raise PluginError(what, plugin=owner, hook=caller.name)
+    strange = _strange_argument(caller.spec.function)
+    if strange:
+        what = f"{strange!r} must be a plain argument without a default"
+        raise PluginError(what, plugin=owner, hook=caller.name)
     for implementation in caller.get_hookimpls():
         _check_implementation(caller, implementation)
 
 
 def _check_implementation(caller: pluggy.HookCaller, implementation: pluggy.HookImpl) -> None:
     assert caller.spec is not None
-    refuse = functools.partial(PluginError, plugin=implementation.plugin_name, hook=caller.name)
-    known = caller.spec.argnames
-    method = getattr(implementation.function, "__func__", None)
-    if method is not None and next(iter(inspect.signature(method).parameters), None) in (None, *known):
-        raise refuse("its first argument must be self")
+    known, owner = caller.spec.argnames, implementation.plugin_name
     for name in implementation.argnames:
         if name not in known:
             what = str(UnknownNameError("argument", name, known))
-            raise UnknownSpecificationError(what, plugin=implementation.plugin_name, hook=caller.name)
-    for name in inspect.signature(implementation.function).parameters:
-        if name in known and name not in implementation.argnames:
+            raise UnknownSpecificationError(what, plugin=owner, hook=caller.name)
+    method = getattr(implementation.function, "__func__", None)
+    function = implementation.function if method is None else method
+    wrapping = implementation.wrapper, implementation.hookwrapper
+    misfit = _misfit(known, function, method is not None, implementation.argnames, *wrapping)
+    if misfit:
+        raise PluginError(misfit, plugin=owner, hook=caller.name)
+
+
+# Every arm and seed boots a machine with much the same plugins; looking at signatures dominates that.
+
+
+@functools.lru_cache(maxsize=1024)
+def _strange_argument(specification: Call) -> str:
+    """The first argument of a specification that it must not have, or ""."""
+    for parameter in inspect.signature(specification).parameters.values():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:
+            return str(parameter)
+    return ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _misfit(
+    known: tuple[str, ...],
+    function: Call,
+    bound: bool,
+    taken: tuple[str, ...],
+    wrapper: bool,
+    hookwrapper: bool,
+) -> str:
+    """What is wrong with an implementation, or "". `bound`: it is a method, and `self` is given already."""
+    names = list(inspect.signature(function).parameters)
+    if bound and (not names or names[0] in known):
+        return "its first argument must be self"
+    for name in names[bound:]:
+        if name in known and name not in taken:
             # pluggy passes an argument that has a default since 1.7 only, and a keyword-only one never.
-            raise refuse(f"argument {name!r} must be plain: without a default, and not keyword-only")
-    if implementation.hookwrapper:
-        raise refuse("old-style hookwrapper=True is not supported; use wrapper=True")
-    if implementation.wrapper and not inspect.isgeneratorfunction(implementation.function):
-        raise refuse("a wrapper must be a generator function: it yields once")
-    if not implementation.wrapper and (
-        inspect.isgeneratorfunction(implementation.function)
-        or inspect.iscoroutinefunction(implementation.function)
-    ):
+            return f"argument {name!r} must be plain: without a default, and not keyword-only"
+    if hookwrapper:
+        return "old-style hookwrapper=True is not supported; use wrapper=True"
+    if wrapper:
+        if not inspect.isgeneratorfunction(function):
+            return "a wrapper must be a generator function: it yields once"
+    elif inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
         # Called, it would give an object, and none of its code would run.
-        raise refuse("it yields or awaits; return the answer, or mark a wrapper @hookimpl(wrapper=True)")
+        return "it yields or awaits; return the answer, or mark a wrapper @hookimpl(wrapper=True)"
+    return ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _unmarked(holder: ModuleType | type, mark: str) -> frozenset[str]:
+    """The names of what a class or module has that bears no mark of a hook."""
+    found = set()
+    for name in dir(holder):
+        value = inspect.getattr_static(holder, name, None)
+        if not hasattr(value, mark) and not hasattr(getattr(value, "__func__", None), mark):
+            found.add(name)
+    return frozenset(found)
 
 
 def _refuse_unknown_hooks(manager: HookManager, known: Mapping[str, pluggy.HookCaller]) -> None:

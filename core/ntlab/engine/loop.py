@@ -52,7 +52,8 @@ class Engine:
     """A clock and the queue of what will happen.
 
     `now` is the present time in ns; `events` counts the actions called so far. `idle_work`, if set, is
-    called every `batch` events, between two of them: the tracer empties its buffer there.
+    called every `batch` events (at most twice as many) and between two of them: the tracer empties its buffer
+    there.
     """
 
     __slots__ = (

@@ -23,7 +23,7 @@ from distributions import TOY, write_distribution
 from ntlab.cli.main import main
 from ntlab.errors import PluginError
 from ntlab.hooks import contract_of, specifications
-from ntlab.lab import prints, registry
+from ntlab.lab import prints, registry, runner
 from ntlab.lab.runner import Hooks
 from ntlab.testing import Faults, boot
 
@@ -276,6 +276,7 @@ def test_it_is_told_by_name(
         for each in path:
             part = getattr(part, each)
         monkeypatch.setattr(part, last, getattr(part, last))
+    monkeypatch.setattr(runner, "PATIENCE", 1e9)
     file = install(tmp_path, installed_only, kind.code)
     code = main(["run", file, "--json", "--jobs", "1", "--hooks", mode])
     out, err = capsys.readouterr()
@@ -288,6 +289,18 @@ def test_it_is_told_by_name(
     where = f"plugin 'hostile', hook '{kind.hook}'" if kind.hook else "plugin 'hostile'"
     assert f"{where}: " in err
     assert re.search(kind.told, err)
+
+
+def test_who_waits_is_told_why(
+    tmp_path: Path, installed_only: Install, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prints, "_noted", set())
+    monkeypatch.setattr(runner, "PATIENCE", -1)
+    file = install(tmp_path, installed_only, KINDS["wrong type"].code)
+    assert main(["run", file, "--jobs", "1"]) == 2
+    note, error = capsys.readouterr().err.splitlines()
+    assert note == "ntlab: note: a run has failed; it is made again, checked, to see whose doing that was"
+    assert "answered '0'" in error
 
 
 # In every hook

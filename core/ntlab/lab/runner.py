@@ -214,11 +214,7 @@ def _lived(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callab
         except (PluginError, UserError):
             raise
         except (Exception, SystemExit) as error:
-            if time.monotonic() - begun > PATIENCE:
-                note(
-                    "a run has failed; unless it is known why, it is made again, checked, to see who did that"
-                )
-            culprit = _culprit(error, life)
+            culprit = _culprit(error, life, time.monotonic() - begun)
             if culprit is None:
                 raise
             raise culprit from error
@@ -276,15 +272,20 @@ class _Life:
         return self.machine.checks if self.machine is not None else None
 
 
-def _culprit(error: BaseException, life: _Life) -> PluginError | None:
-    """Whose fault an exception is. Where ntlab raised it, the cause may have been anybody's, and earlier: so
-    the run is made again, checked, and once more, closely looked at where it went wrong."""
+def _culprit(error: BaseException, life: _Life, took: float) -> PluginError | None:
+    """Whose fault an exception is, which ended a run that took so many seconds.
+
+    Where ntlab raised it, the cause may have been anybody's, and earlier: so the run is made again, checked,
+    and once more, closely looked at where it went wrong.
+    """
     registry = installed()
     names = (*life.job.arm.plugins, life.job.use.partition(".")[0])
     used = [registry.plugin(name) for name in dict.fromkeys(names)]
     traced = blamed(error, life.machine, used)
     if raised_by_plugin(error, used):
         return traced
+    if took > PATIENCE:
+        note("a run has failed; it is made again, checked, to see whose doing that was")
     if life.checks is None:
         life = life.again()
         try:

@@ -52,8 +52,8 @@ GLIMPSE = 100 * MILLISECOND
 """How long a run of others' is looked at, to see whether the plugin changes what does not use it."""
 FAULT_SEEDS = 3
 """How many sequences of random faults a plugin must survive."""
-FAULTS_FOR = Duration(200 * MILLISECOND)
-"""How long each of them lasts."""
+FAULTS_FOR = Duration(100 * MILLISECOND)
+"""How long each of them lasts, from each boot on."""
 SHOWN = 8
 """How many findings one failure tells."""
 

@@ -105,6 +105,18 @@ def state(factory: Callable[[], Any], *, init: Literal[False] = False) -> Any:
     return attrs.field(init=init, factory=factory, repr=False, eq=False)
 
 
+def _defined(cls: type[T], name: str) -> type[T]:
+    built: Any = attrs.define(cls, slots=False, eq=False)
+    for field in attrs.fields(built):
+        if isinstance(field.default, (list, dict, set)):
+            raise PluginError(
+                f"its field {field.name!r} has the default {field.default!r}, which all machines would "
+                f"share; an option may be a tuple, what it remembers a state({type(field.default).__name__})",
+                plugin=name,
+            )
+    return built  # type: ignore[no-any-return]
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(option, state))
 def plugin(
     *,
@@ -134,7 +146,7 @@ def plugin(
             raise PluginError(f"{key} names the plugin itself", plugin=name)
 
     def decorate(cls: type[T]) -> type[T]:
-        built = attrs.define(cls, slots=False, eq=False)
+        built = _defined(cls, name)
         built.ntlab_plugin = PluginInfo(  # type: ignore[attr-defined]
             name=name,
             summary=summary,
@@ -164,7 +176,7 @@ def workload(*, name: str, summary: str) -> Callable[[type[T]], type[T]]:
     """
 
     def decorate(cls: type[T]) -> type[T]:
-        built = attrs.define(cls, slots=False, eq=False)
+        built = _defined(cls, name)
         built.ntlab_workload = WorkloadInfo(name=name, summary=summary, cls=built)  # type: ignore[attr-defined]
         return built
 

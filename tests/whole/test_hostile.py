@@ -21,10 +21,12 @@ import pytest
 import ntlab
 from distributions import TOY, write_distribution
 from ntlab.cli.main import main
+from ntlab.engine import loop
 from ntlab.errors import PluginError
 from ntlab.hooks import contract_of, specifications
 from ntlab.lab import prints, registry, runner
 from ntlab.lab.runner import Hooks
+from ntlab.machine import scheduler
 from ntlab.testing import Faults, boot
 
 Install = Callable[..., None]
@@ -197,6 +199,11 @@ KINDS = {
         "machine_booted",
         "event scheduled at 0.5 ns; expected a whole number",
     ),
+    "a list that all machines share": Kind(
+        "def thread_exited(self, thread): self.seen.append(thread)\n    seen: list = []",
+        "",
+        r"its field 'seen' has the default \[\], which all machines would share; .* a state\(list\)",
+    ),
     "a rule that is no whole number": Kind(
         "def scheduler_policy(self):\n        from ntlab.machine import SchedulerPolicy\n"
         "        return SchedulerPolicy(quantum=1.5)",
@@ -277,6 +284,8 @@ def test_it_is_told_by_name(
             part = getattr(part, each)
         monkeypatch.setattr(part, last, getattr(part, last))
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
+    monkeypatch.setattr(loop, "EVENTS_AT_ONE_INSTANT", 20_000)
+    monkeypatch.setattr(scheduler, "STEPS_AT_ONE_INSTANT", 20_000)
     file = install(tmp_path, installed_only, kind.code)
     code = main(["run", file, "--json", "--jobs", "1", "--hooks", mode])
     out, err = capsys.readouterr()

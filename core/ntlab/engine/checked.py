@@ -24,9 +24,9 @@ class GuardedEngine(Engine):
     def after(self, delay: int, action: Action, argument: Any = None, order: int = NORMAL) -> Event:
         return self.at(self.now + delay, action, argument, order)
 
-    def scheduler_of(self, action: Action) -> Callable[[int, Any], None]:
-        def after(delay: int, argument: Any) -> None:
-            self.after(delay, action, argument)
+    def scheduler_of(self, action: Action) -> Callable[[int, Any], Event]:
+        def after(delay: int, argument: Any) -> Event:
+            return self.after(delay, action, argument)
 
         return after
 

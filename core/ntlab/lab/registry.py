@@ -63,6 +63,8 @@ class InstalledPlugin:
     def _info(self) -> PluginInfo:
         try:
             cls = self._loaded()
+        except PluginError:
+            raise
         except (Exception, SystemExit) as error:
             made_for = f" ({self.made_for})" if isinstance(error, ImportError) and self.made_for else ""
             raise PluginError(

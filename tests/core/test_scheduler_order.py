@@ -72,7 +72,7 @@ def test_an_ordered_level_is_a_list_sorted_again_each_time(todo: list[tuple[str,
 class Deadlines:
     """`deadlines` gives each thread's by name. It is global where the policy's ready queue is shared."""
 
-    deadlines: dict[str, int] = option(default={}, help="By name; they differ.")
+    deadlines: dict[str, int] = option(default=None, help="By name; they differ.")
     processors: list[Processor] = state(list)
 
     def deadline(self, thread: Thread) -> int:

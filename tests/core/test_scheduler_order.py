@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pytest
@@ -279,7 +280,7 @@ def test_levels_are_asked_for_once_for_each_queue() -> None:
 
 @plugin(name="turns", summary="Turns as a test wants them, by name.", release="ws2003")
 class Turns:
-    lengths: dict[str, int] = option(default={}, help="Of a new turn, ns.")
+    lengths: Mapping[str, int] = option(default=MappingProxyType({}), help="Of a new turn, ns.")
     asked: list[tuple[str, int]] = state(list)
 
     @hookimpl

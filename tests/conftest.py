@@ -13,6 +13,12 @@ settings.register_profile("ntlab", deadline=None)
 settings.load_profile("ntlab")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.name.startswith("test_conformance["):
+            item.add_marker("once")
+
+
 @pytest.fixture
 def toy(installed_only: Callable[..., None]) -> None:
     """Only the plugins of `tests/toy` are installed."""

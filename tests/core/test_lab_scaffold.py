@@ -26,6 +26,8 @@ from ntlab.lab.registry import installed
 from ntlab.lab.scaffold import LONGEST_NAME, new_experiment, new_hardware, new_plugin
 from ntlab.topology import load, profiles
 
+pytestmark = pytest.mark.once
+
 USES = [f"{plugin.name}.{name}" for plugin in installed().plugins() for name in plugin.workloads]
 
 # A plugin

@@ -253,6 +253,7 @@ def finished(folder: Path) -> int:
         return 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("victim", ["runner", "worker", "interrupted"])
 def test_whoever_is_killed_no_finished_run_is_lost(victim: str, tmp_path: Path) -> None:
     command = (tmp_path, "--jobs", "2", "--set", "workload.pause=0.02")
@@ -288,6 +289,7 @@ def test_whoever_is_killed_no_finished_run_is_lost(victim: str, tmp_path: Path) 
     assert counts == [(0, 160 - kept), (1, kept)]
 
 
+@pytest.mark.once
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed")
 def test_a_dask_cluster_gives_the_same_to_the_bit(tmp_path: Path) -> None:
     address_file = tmp_path / "scheduler.json"

@@ -78,6 +78,7 @@ def newer_pythons() -> dict[int, str]:
     return found
 
 
+@pytest.mark.once
 def test_pythons() -> None:
     others = newer_pythons()
     if not others:

@@ -11,6 +11,8 @@ import pytest
 from documents import DOCUMENTS, ROOT, rendered
 from ntlab.testing import boot, bursts
 
+pytestmark = pytest.mark.once
+
 PACKAGES = [*(ROOT / "plugins").glob("*/README.md"), *(ROOT / "examples").glob("*/README.md")]
 TEXTS = [*DOCUMENTS, ROOT / "CHANGELOG.md", *sorted(PACKAGES)]
 

@@ -18,6 +18,8 @@ from ntlab.testing import covering_sets
 from ntlab.topology import load
 from ntlab.tracing import Tracer
 
+pytestmark = pytest.mark.once
+
 REGISTRY = installed()
 OURS = [plugin.name for plugin in REGISTRY.plugins() if plugin.distribution == "ntlab"]
 BASELINE = "ws2003"

@@ -203,7 +203,8 @@ class Checks(Watch):
         for plugin in self.machine.plugins:
             if subject is plugin:
                 return plugin_info(plugin).name
-        module = _module_of(subject) if isinstance(subject, GeneratorType) else action.__module__
+        process = isinstance(subject, GeneratorType)
+        module = _module_of(subject) if process else getattr(action, "__module__", None)
         found = self.owners.get(_package(module))
         if found is not None:
             return " or ".join(found)

@@ -48,16 +48,11 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     )
     quantum = scheduler._quantum
     switch_cost = scheduler._switch_cost
-    noted = traced or begin_turn is not None or switch_cost > 0
+    attended = begin_turn is not None or switch_cost > 0
 
-    def note_switch(processor: Processor, old: Thread, new: Thread) -> None:
-        """What is told of a switch, and what it costs."""
+    def attend(processor: Processor, old: Thread, new: Thread) -> None:
+        """What a switch costs, and who wants to know of it."""
         processor.since += switch_cost
-        if traced:
-            record(
-                pack_switch(engine.now, cswitch, processor.index, new.id, old.id, new.priority,
-                            old.priority, old.state, old.wait_reason, new.ready_since)
-            )  # fmt: skip
         for watch in watchers:
             watch(processor, old, new)
         if begin_turn is not None:
@@ -151,9 +146,14 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             processor.thread = thread
             processor.since = now
             processor.context_switches += 1
-            if noted or watchers or thread.raised:
+            if traced:
+                record(
+                    pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
+                                old.priority, old.state, old.wait_reason, thread.ready_since)
+                )  # fmt: skip
+            if attended or watchers or thread.raised:
                 processor.stepping = True
-                note_switch(processor, old, thread)
+                attend(processor, old, thread)
                 if switch_cost or thread.raised or processor.plan is not event:
                     return advance(processor, event)
             left = thread.remaining
@@ -242,8 +242,13 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         processor.context_switches += 1
         running_priority(bit, low, priority)
         processor.stepping = True
-        if noted or watchers:
-            note_switch(processor, old, thread)
+        if traced:
+            record(
+                pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
+                            low, READY, old.wait_reason, now)
+            )  # fmt: skip
+        if attended or watchers:
+            attend(processor, old, thread)
         # Its program goes on within this event.
         if not thread.remaining and thread.result is None and not thread.raised:
             request = next(thread.program, ENDED)

@@ -299,7 +299,7 @@ class Engine:
                     pop(times)
                     dead += 1
                     continue
-                if bucket and bucket[0][0] is None:
+                if self._cancelled and bucket and bucket[0][0] is None:
                     # Cancelled ones do not move the clock.
                     alive = (number for number, event in enumerate(bucket) if event[0] is not None)
                     del bucket[: next(alive, len(bucket))]

@@ -20,7 +20,7 @@ deeds = st.lists(
     st.one_of(
         st.tuples(st.just("schedule"), st.integers(0, 4), st.sampled_from(CLASSES)),
         st.tuples(st.just("cancel"), st.integers(0, 30), st.just(0)),
-        st.tuples(st.just("again"), st.integers(1, 4), st.just(0)),
+        st.tuples(st.just("again"), st.integers(0, 4), st.just(0)),
     ),
     max_size=3,
 )
@@ -45,6 +45,13 @@ class Reference:
     def cancel(self, event: list[Any]) -> None:
         event[3] = None
 
+    @property
+    def pending(self) -> int:
+        return sum(event[3] is not None for event in self.events)
+
+    def next_time(self) -> int | None:
+        return min((event[0] for event in self.events if event[3] is not None), default=None)
+
     def run(self, until: int) -> None:
         while True:
             live = [event for event in self.events if event[3] is not None and event[0] <= until]
@@ -61,12 +68,12 @@ class Reference:
                 self.events.append(event)
 
 
-def perform(engine: Any, script: list[Any], start: list[Any]) -> list[tuple[int, int]]:
-    log: list[tuple[int, int]] = []
+def perform(engine: Any, script: list[Any], start: list[Any]) -> list[Any]:
+    log: list[Any] = []
     made: list[Any] = []
 
     def act(number: int) -> int | None:
-        log.append((engine.now, number))
+        log.append((engine.now, number, engine.pending, engine.next_time()))
         if len(log) > 200:
             return None
         again = None

@@ -154,6 +154,13 @@ class Engine:
             heappush(self._times, time)
         elif found[0] is not None or found[1] is None:
             self._events[time] = [None, [found]]
+        elif order == INTERRUPT and self._walk is not None and time == self.now:
+            # It comes before the rest of the instant that is happening: the walk ends here.
+            bucket = found[1]
+            rest = bucket[len(bucket) - self._walk.__length_hint__() :]
+            del bucket[len(bucket) - len(rest) :]
+            self._events[time] = [None, rest]
+            self._walk = iter(rest)
 
     def cancel(self, event: Event) -> None:
         """Make `event` not happen. Cancelling twice, or after it happened, is harmless."""
@@ -335,8 +342,6 @@ class Engine:
                                 found[1].append(event)
                             else:
                                 events[again] = [None, [found, event]]
-                        if special and time in special and special[time][0]:
-                            break
                 finally:
                     left = walk.__length_hint__()
                     more += len(bucket) - left - 1

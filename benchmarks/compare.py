@@ -25,12 +25,12 @@ from ntlab import hookimpl, plugin
 
 PEERS = ("simpy", "cimba", "simso")
 FLOORS = {
-    "timeouts": {"simpy": 1.2},
-    "ping_pong": {"simpy": 4.0},
-    "m_m_4": {"simpy": 2.5},
-    "round_robin": {"simpy": 3.0},
-    "preemptive": {"simpy": 10.0},
-    "edf": {"simso": 50.0},
+    "timeouts": {"simpy": 2.5},
+    "ping_pong": {"simpy": 5.0},
+    "m_m_4": {"simpy": 3.5},
+    "round_robin": {"simpy": 4.0},
+    "preemptive": {"simpy": 20.0, "cimba": 0.9},
+    "edf": {"simso": 100.0},
 }
 CEILINGS = {"hooks, nobody observes": 1.25, "hooks, one observer": 1.6, "tracing on": 1.6}
 

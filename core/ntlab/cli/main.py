@@ -234,56 +234,37 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _claims(asked: argparse.Namespace) -> int:
-    from ntlab.cli.terminal import progress, show
+    from ntlab.cli.terminal import progress
     from ntlab.lab import api
 
     with progress() as tell:
         report = api.claims(asked.ids, jobs=_jobs(asked), hooks=asked.hooks, progress=tell)
-    if asked.json:
-        _print_json(report.to_json())
-    else:
-        show(report.tables())
-        holding = sum(claim.holds for claim in report.claims)
-        print(f"\n{holding} of {len(report.claims)} claims hold.")
+    holding = sum(claim.holds for claim in report.claims)
+    _show_report(report, asked, f"{holding} of {len(report.claims)} claims hold.")
     return OK if report.holds else FAILS
 
 
 def _run(asked: argparse.Namespace) -> int:
-    from ntlab.cli.terminal import progress, show
+    from ntlab.cli.terminal import progress
     from ntlab.lab import api
-    from ntlab.lab.options import parse_setting
 
-    settings = dict(parse_setting(text) for text in asked.set)
     if asked.view is not None:
         _refuse(asked, "--view", "seeds", "out", "jobs", "profile")
-        return _show_view(asked, settings)
+        return _show_view(asked)
     if asked.profile:
         _refuse(asked, "--profile", "seeds", "out", "jobs", "hooks")
-        return _show_profile(asked, settings)
+        return _show_profile(asked)
     if asked.arm is not None:
         raise UserError("has no effect without --view or --profile", where="--arm")
     with progress() as tell:
-        result = api.run(
-            asked.experiment,
-            hardware=asked.hardware,
-            set=settings,
-            seeds=asked.seeds,
-            jobs=_jobs(asked),
-            hooks=asked.hooks,
-            out=asked.out,
-            progress=tell,
-        )
-    if asked.json:
-        _print_json(result.to_json())
-    else:
-        show(result.tables())
+        result = api.run(asked.experiment, **_how_to_run(asked), progress=tell)
+    _show_report(result, asked)
     return OK if result.holds else FAILS
 
 
 def _ablate(asked: argparse.Namespace) -> int:
-    from ntlab.cli.terminal import progress, show
+    from ntlab.cli.terminal import progress
     from ntlab.lab import api
-    from ntlab.lab.options import parse_setting
 
     with progress() as tell:
         found = api.ablate(
@@ -295,24 +276,14 @@ def _ablate(asked: argparse.Namespace) -> int:
             split=asked.split,
             runs=asked.runs,
             order=asked.order,
-            hardware=asked.hardware,
-            set=dict(parse_setting(text) for text in asked.set),
-            seeds=asked.seeds,
-            jobs=_jobs(asked),
-            hooks=asked.hooks,
-            out=asked.out,
+            **_how_to_run(asked),
             progress=tell,
         )
-    if asked.json:
-        _print_json(found.to_json())
-    else:
-        show(found.tables())
-    return OK
+    return _show_report(found, asked)
 
 
 def _sweep(asked: argparse.Namespace) -> int:
-    from ntlab.cli.terminal import progress, show
-    from ntlab.lab.options import parse_setting
+    from ntlab.cli.terminal import progress
     from ntlab.lab.sweep import parse_axis, sweep
 
     if asked.out is None:
@@ -325,24 +296,25 @@ def _sweep(asked: argparse.Namespace) -> int:
             raise UserError(f"{key!r} is there twice", where="--over")
         over[key] = values
     with progress() as tell:
-        found = sweep(
-            asked.experiment,
-            over,
-            hardware=asked.hardware,
-            set=dict(parse_setting(text) for text in asked.set),
-            seeds=asked.seeds,
-            jobs=_jobs(asked),
-            cluster=asked.cluster,
-            hooks=asked.hooks,
-            out=asked.out,
-            progress=tell,
-        ).showing(asked.metric)
-    if asked.json:
-        _print_json(found.to_json())
-    else:
-        show(found.tables())
-        print(f"\n{found.runs} runs are in {found.store.file}.")
-    return OK
+        found = sweep(asked.experiment, over, **_how_to_run(asked), cluster=asked.cluster, progress=tell)
+    return _show_report(found.showing(asked.metric), asked, f"{found.runs} runs are in {found.store.file}.")
+
+
+def _how_to_run(asked: argparse.Namespace) -> dict[str, Any]:
+    """What `experimenting` has asked for, as the functions of the laboratory take it."""
+    return {
+        **_where_to_run(asked),
+        "seeds": asked.seeds,
+        "jobs": _jobs(asked),
+        "hooks": asked.hooks,
+        "out": asked.out,
+    }
+
+
+def _where_to_run(asked: argparse.Namespace) -> dict[str, Any]:
+    from ntlab.lab.options import parse_setting
+
+    return {"hardware": asked.hardware, "set": dict(parse_setting(text) for text in asked.set)}
 
 
 def _refuse(asked: argparse.Namespace, chosen: str, *options: str) -> None:
@@ -352,16 +324,16 @@ def _refuse(asked: argparse.Namespace, chosen: str, *options: str) -> None:
             raise UserError(f"has no effect with {chosen}", where=f"--{option}")
 
 
-def _show_profile(asked: argparse.Namespace, settings: dict[str, Any]) -> int:
+def _show_profile(asked: argparse.Namespace) -> int:
     from ntlab.lab.profiling import profile
 
-    return _show_report(profile(asked.experiment, asked.arm, asked.hardware, settings), asked)
+    return _show_report(profile(asked.experiment, asked.arm, **_where_to_run(asked)), asked)
 
 
-def _show_view(asked: argparse.Namespace, settings: dict[str, Any]) -> int:
+def _show_view(asked: argparse.Namespace) -> int:
     from ntlab.lab import api
 
-    texts = api.view(asked.experiment, asked.view, asked.arm, asked.hardware, settings, asked.hooks)
+    texts = api.view(asked.experiment, asked.view, asked.arm, **_where_to_run(asked), hooks=asked.hooks)
     if asked.json:
         _print_json({"experiment": asked.experiment, "view": asked.view, "arms": texts})
     else:
@@ -371,16 +343,12 @@ def _show_view(asked: argparse.Namespace, settings: dict[str, Any]) -> int:
 
 
 def _rerun(asked: argparse.Namespace) -> int:
-    from ntlab.cli.terminal import progress, show
+    from ntlab.cli.terminal import progress
     from ntlab.lab import api
 
     with progress() as tell:
         report = api.rerun(asked.result, jobs=_jobs(asked), hooks=asked.hooks, progress=tell)
-    if asked.json:
-        _print_json(report.to_json())
-    else:
-        show(report.tables())
-        print("\nThe digests are the same." if report.same else "\nThe digests differ.")
+    _show_report(report, asked, "The digests are the same." if report.same else "The digests differ.")
     return OK if report.same else FAILS
 
 
@@ -490,13 +458,16 @@ def _new_hardware(asked: argparse.Namespace) -> int:
 # What they share
 
 
-def _show_report(report: Any, asked: argparse.Namespace) -> int:
+def _show_report(report: Any, asked: argparse.Namespace, last: str = "") -> int:
+    """Print a report as it was asked for; `last` is a line below its tables. Returns the exit code."""
     from ntlab.cli.terminal import show
 
     if asked.json:
         _print_json(report.to_json())
     else:
         show(report.tables())
+        if last:
+            print(f"\n{last}")
     return _tell_faults(report)
 
 

@@ -454,10 +454,12 @@ def test_a_pipe_gets_plain_text() -> None:
 
 
 def test_a_terminal_gets_colours_and_whole_words() -> None:
+    colourful = environment(TERM="xterm-256color", COLUMNS="200")
+    colourful.pop("NO_COLOR", None)
     outer, inner = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "ntlab", "run", "toy-turns", "--jobs", "1"],
-        env=environment(TERM="xterm-256color", COLUMNS="200", NO_COLOR=""),
+        env=colourful,
         stdout=inner,
         stderr=inner,
     ) as process:

@@ -87,7 +87,8 @@ class HookManager(pluggy.PluginManager):
             owner = _namespace_name(module_or_class)
             for name, caller in _callers(self).items():
                 other = caller.spec.namespace if caller.spec is not None else None
-                if other is not module_or_class and self.parse_hookspec_opts(module_or_class, name):
+                here = hasattr(module_or_class, name) and self.parse_hookspec_opts(module_or_class, name)
+                if other is not module_or_class and here:
                     what = f"is specified by {_namespace_name(other)!r} already"
                     raise PluginError(what, plugin=owner, hook=name) from error
             raise PluginError("specifies no hook, or is listed twice", plugin=owner) from error

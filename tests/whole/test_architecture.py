@@ -141,7 +141,7 @@ def test_tox_tests_the_lowest_versions_that_are_supported_and_each_plugin_alone(
         for name in project["entry-points"]["ntlab.plugins"]
         if list((ROOT / "tests" / "plugins").glob(f"test_{name}*.py"))
     }
-    lists = re.findall(r"^    (?:alone|matrix) = (.*)$|^\[testenv:(py\S+-{[a-z].*)\]$", tox, re.MULTILINE)
+    lists = re.findall(r"^    (?:part|matrix) = (.*)$|^\[testenv:(py\S+-{[a-z].*)\]$", tox, re.MULTILINE)
     assert len(lists) == 3
     for places in lists:
         names = set(re.findall(r"\b[a-z]\w+", " ".join(places)))

@@ -22,6 +22,9 @@ from registries import registry
 
 Use = Callable[..., None]
 
+AGES = (*RELEASES, None)
+"""What a plugin may say of its release; what is of none is asked before all that is of one."""
+
 
 def test_dependents_are_asked_first_then_later_releases_then_by_name() -> None:
     known = registry(
@@ -49,7 +52,7 @@ def test_the_order_keeps_every_constraint_and_does_not_depend_on_the_listing(dat
     said = {}
     for at, name in enumerate(names):  # constraints point to earlier names only, so there is no cycle
         others = st.lists(st.sampled_from(names[:at]), unique=True).map(tuple) if at else st.just(())
-        said[name] = {"after": data.draw(others), "release": data.draw(st.sampled_from(RELEASES))}
+        said[name] = {"after": data.draw(others), "release": data.draw(st.sampled_from(AGES))}
     known = registry(**said)
     order = known.solve(names)
     assert sorted(order) == names
@@ -151,13 +154,14 @@ def test_every_reason_is_true(data: st.DataObject) -> None:
     said = {}
     for at, name in enumerate(names):
         others = st.lists(st.sampled_from(names[:at]), unique=True).map(tuple) if at else st.just(())
-        said[name] = {"requires": data.draw(others), "release": data.draw(st.sampled_from(RELEASES))}
+        said[name] = {"requires": data.draw(others), "release": data.draw(st.sampled_from(AGES))}
     known = registry(**said)
     order = known.solve(names)
     for (one, then), reason in zip(pairwise(order), known.why(order), strict=True):
-        ages = [RELEASES.index(said[name]["release"]) for name in (one, then)]
-        if reason == "later release":
+        ages = [AGES.index(said[name]["release"]) for name in (one, then)]
+        if reason in ("later release", "of no release"):
             assert ages[0] > ages[1]
+            assert (reason == "of no release") == (said[one]["release"] is None)
         elif reason == "name":
             assert ages[0] == ages[1]
             assert one < then

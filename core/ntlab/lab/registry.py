@@ -378,11 +378,13 @@ class Registry:
         """For each plugin of a solved order but the last: why it is asked before the one that follows."""
         said = {(relation.first, relation.then): str(relation) for relation in self.relations(order)}
         # The one that follows waited for this one, or for none: then it came after by release or name.
-        return [
-            said.get((one, then))
-            or ("later release" if self.plugin(one).info.age != self.plugin(then).info.age else "name")
-            for one, then in pairwise(order)
-        ]
+        return [said.get((one, then)) or self._by_age(one, then) for one, then in pairwise(order)]
+
+    def _by_age(self, one: str, then: str) -> str:
+        first, second = self.plugin(one).info, self.plugin(then).info
+        if first.age == second.age:
+            return "name"
+        return "later release" if first.release else "of no release"
 
     def idle(self, names: Iterable[str]) -> list[str]:
         """What these plugins say of plugins that are not installed: of no effect, and perhaps misspelt."""

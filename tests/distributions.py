@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import ntlab
+
 TOY = Path(__file__).parent / "toy"
 """The distribution `ntlab-toy`: a small workload, and plugins that answer, conflict and raise."""
+
+
+def environment(*folders: Path, **more: str) -> dict[str, str]:
+    """What a fresh process needs to find ntlab, the toy plugins and what is in these folders."""
+    paths = [*map(str, folders), str(TOY), str(Path(ntlab.__file__).parents[1])]
+    paths.append(os.environ.get("PYTHONPATH", ""))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
 
 
 def write_distribution(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 
 import ntlab
-from distributions import TOY
+from distributions import environment
 from ntlab.cli.main import main
 from ntlab.errors import UserError
 from ntlab.lab import sweep as sweep_module
@@ -133,6 +135,20 @@ def test_the_store_says_what_each_run_is_made_of(tmp_path: Path) -> None:
     assert 'name = "uni"' in profile
 
 
+def test_who_reads_the_store_hinders_nobody(tmp_path: Path) -> None:
+    axis = {"workload.threads": [1, 2]}
+    ntlab.sweep("toy-turns", {"workload.threads": [1]}, seeds=1, out=tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "toy-turns.sweep.sqlite")) as reader:
+        reader.execute("PRAGMA journal_mode = WAL")
+        reading = reader.execute("SELECT count(*) FROM results, results AS others")
+        assert ntlab.sweep("toy-turns", axis, seeds=1, out=tmp_path).runs == 4
+        assert reading.fetchone() == (4,)
+    assert len(in_file(tmp_path)) == 4
+    gc.collect()  # the results of the sweep above are readers, too
+    ntlab.sweep("toy-turns", axis, seeds=1, out=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["toy-turns.sweep.sqlite"]
+
+
 def test_another_definition_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     axis = {"workload.threads": [2]}
     ntlab.sweep("toy-turns", axis, seeds=1, out=tmp_path)
@@ -155,6 +171,8 @@ def test_what_is_measured_may_be_called_as_a_column_is(tmp_path: Path) -> None:
     assert found["time"] == [7]
     assert found["a.b"] == ["[1]"]
     assert {value for (value,) in found.values() if isinstance(value, float)} == {1.0, 2.0, 3.0, 4.0, 5.0}
+    (time,) = found[store.measures["time"].column]
+    assert time == 1.0
 
 
 @pytest.mark.parametrize(
@@ -229,11 +247,6 @@ def test_axes_are_written_as_settings_are(text: str, axis: tuple[str, list[Any]]
 # -- other processes -----------------------------------------------------------------------------------------
 
 
-def environment() -> dict[str, str]:
-    paths = [str(TOY), str(Path(ntlab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
 def started(folder: Path, *more: str) -> subprocess.Popen[str]:
     command = ["sweep", "toy-turns", "--over", "workload.threads=1,2,3,4", "--seeds", "10"]
     return subprocess.Popen(
@@ -244,6 +257,18 @@ def started(folder: Path, *more: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+WITHOUT_NTLAB = """
+import runpy, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ntlab":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+sys.meta_path.insert(0, Missing())
+sys.argv[0] = "dask"
+runpy.run_module("dask", run_name="__main__")
+"""
 
 
 def finished(folder: Path) -> int:
@@ -292,21 +317,33 @@ def test_whoever_is_killed_no_finished_run_is_lost(victim: str, tmp_path: Path) 
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed")
 def test_a_dask_cluster_gives_the_same_to_the_bit(tmp_path: Path) -> None:
     address_file = tmp_path / "scheduler.json"
+    bare = tmp_path / "bare.py"
+    bare.write_text(WITHOUT_NTLAB)
     quiet: dict[str, Any] = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    dask = [sys.executable, "-m", "dask"]
     place = ["--scheduler-file", str(address_file), "--no-dashboard"]
+    dask = [sys.executable, "-m", "dask"]
     cluster = [subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *place], **quiet)]
-    for number in (1, 2):
-        folder = ["--local-directory", str(tmp_path / f"worker-{number}")]
-        cluster.append(subprocess.Popen([*dask, "worker", *place, "--nthreads", "1", *folder], **quiet))
+
+    def worker(name: str, dask: list[str], *options: str) -> subprocess.Popen[bytes]:
+        common = [*place, "--nthreads", "1", "--local-directory", str(tmp_path / name)]
+        cluster.append(subprocess.Popen([*dask, "worker", *common, *options], **quiet))
+        return cluster[-1]
+
     try:
+        worker("one", dask)
+        worker("two", dask)
+        without = worker("without", [sys.executable, str(bare)], "--no-nanny")
         while not address_file.exists():
             assert all(process.poll() is None for process in cluster)
             time.sleep(0.1)
         address = json.loads(address_file.read_text())["address"]
         client = f"from distributed import Client; client = Client({address!r}, timeout='60s')"
-        wait = f"{client}; client.wait_for_workers(2, timeout=60)"
+        wait = f"{client}; client.wait_for_workers(3, timeout=60)"
         subprocess.run([sys.executable, "-c", wait], check=True, timeout=120)
+        _, error = started(tmp_path / "there", "--cluster", address).communicate(timeout=120)
+        assert re.search(r"the worker tcp://\S+ cannot tell its versions: .*ntlab", error), error
+        without.terminate()
+        without.wait(timeout=30)
         process = started(tmp_path / "there", "--cluster", address)
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from ntlab.errors import UserError
 from ntlab.lab.runner import Run
 
@@ -36,7 +38,7 @@ CREATE TABLE axes (axis TEXT PRIMARY KEY);
 CREATE TABLE points (point TEXT, arm TEXT, hardware TEXT, definition TEXT, PRIMARY KEY (point, arm));
 CREATE TABLE definitions (definition TEXT PRIMARY KEY, profile TEXT, content TEXT) WITHOUT ROWID;
 CREATE TABLE profiles (profile TEXT PRIMARY KEY, content TEXT) WITHOUT ROWID;
-CREATE TABLE measures (name TEXT PRIMARY KEY, unit TEXT, counter INTEGER, place TEXT);
+CREATE TABLE measures (name TEXT PRIMARY KEY, unit TEXT, counter INTEGER, in_column TEXT);
 CREATE TABLE runs (definition TEXT, seed INTEGER, time INTEGER, events INTEGER, digest TEXT,
                    PRIMARY KEY (definition, seed));
 PRAGMA application_id = {APPLICATION};
@@ -45,11 +47,20 @@ COMMIT;
 """
 
 
+@attrs.frozen
+class Measure:
+    """A metric or a counter: its unit, and the column of `results` that it is in."""
+
+    unit: str
+    counter: bool
+    column: str
+
+
 class Store:
     """The runs of sweeps of one experiment. Without a file they are kept in memory.
 
-    What is added is there at once, whatever becomes of this process. Every method raises UserError, naming
-    the file, where it cannot be read or written.
+    `measures` has what was measured so far, by name. What is added is there at once, whatever becomes of this
+    process. Every method raises UserError, naming the file, where it cannot be read or written.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -68,9 +79,9 @@ class Store:
             elif self._one("PRAGMA user_version") != FORMAT:
                 raise UserError("is the store of another version of ntlab", where=str(file))
             self._axes = {axis for (axis,) in self._base.execute("SELECT axis FROM axes")}
-            self._measures: dict[str, tuple[str, str]] = {
-                name: (place, unit)
-                for name, place, unit in self._base.execute("SELECT name, place, unit FROM measures")
+            self.measures: dict[str, Measure] = {
+                name: Measure(unit, bool(counter), column)
+                for name, unit, counter, column in self._base.execute("SELECT * FROM measures")
             }
             self._defined = self._finished()
 
@@ -113,31 +124,32 @@ class Store:
         values = {**run.metrics, **run.counters}
         for name in values:
             unit = run.units.get(name, "1")
-            if name not in self._measures:
+            known = self.measures.get(name)
+            if known is None:
                 self._add_measure(name, unit, name not in run.metrics)
-            elif self._measures[name][1] != unit:
+            elif known.unit != unit:
                 raise UserError(
-                    f"{name!r} is measured in {unit!r}, and before in {self._measures[name][1]!r}",
+                    f"{name!r} is measured in {unit!r}, and before in {known.unit!r}",
                     where=str(self.file or "sweep"),
                     expected="one unit",
                 )
         row = (run.experiment, run.seed, run.time, run.events, run.digest, *values.values())
-        places = ["definition", "seed", "time", "events", "digest"]
-        places += [_quoted(self._measures[name][0]) for name in values]
+        columns = ["definition", "seed", "time", "events", "digest"]
+        columns += [_quoted(self.measures[name].column) for name in values]
         marks = ", ".join("?" * len(row))
         with self._telling():
-            self._base.execute(f"INSERT OR REPLACE INTO runs ({', '.join(places)}) VALUES ({marks})", row)
+            self._base.execute(f"INSERT OR REPLACE INTO runs ({', '.join(columns)}) VALUES ({marks})", row)
         self._defined.setdefault(run.experiment, set()).add(run.seed)
 
     def _add_measure(self, name: str, unit: str, counter: bool) -> None:
-        taken = {place.lower() for place, _ in self._measures.values()} | set(FIXED)
-        place = name
-        while place.lower() in taken:  # SQLite does not tell upper case from lower
-            place += " (measured)"
+        taken = {known.column.lower() for known in self.measures.values()} | set(FIXED)
+        column = name
+        while column.lower() in taken:  # SQLite does not tell upper case from lower
+            column += " (measured)"
         with self._telling():
-            self._base.execute(f"ALTER TABLE runs ADD COLUMN {_quoted(place)} REAL")
-            self._base.execute("INSERT INTO measures VALUES (?, ?, ?, ?)", (name, unit, counter, place))
-            self._measures[name] = place, unit
+            self._base.execute(f"ALTER TABLE runs ADD COLUMN {_quoted(column)} REAL")
+            self._base.execute("INSERT INTO measures VALUES (?, ?, ?, ?)", (name, unit, counter, column))
+            self.measures[name] = Measure(unit, counter, column)
             self._show()
 
     def _show(self) -> None:
@@ -145,45 +157,45 @@ class Store:
         axes = sorted(self._axes - set(FIXED))
         columns = ["points.point", "arm", "hardware"]
         columns += [f"json_extract(point, {_text(f'$.{_quoted(axis)}')}) AS {_quoted(axis)}" for axis in axes]
-        columns += ["seed", *(f"runs.{_quoted(place)}" for place, _ in self._measures.values())]
+        columns += ["seed", *(f"runs.{_quoted(known.column)}" for known in self.measures.values())]
         columns += ["time", "events", "digest", "definition"]
         self._base.execute("DROP VIEW IF EXISTS results")
         self._base.execute(
             f"CREATE VIEW results AS SELECT {', '.join(columns)} FROM points JOIN runs USING (definition)"
         )
 
-    def units(self) -> dict[str, str]:
-        """Each metric and counter, and its unit."""
-        return {name: unit for name, (_, unit) in self._measures.items()}
-
-    def metrics(self) -> list[str]:
-        """What is measured and is no counter."""
-        with self._telling():
-            return [name for (name,) in self._base.execute("SELECT name FROM measures WHERE NOT counter")]
-
     def columns(self, points: Sequence[Mapping[str, Any]], seeds: int) -> dict[str, list[Any]]:
         """The rows of `results` at these points, in their order, up to so many seeds."""
-        if not self._measures:
+        if not self.measures:
             return {name: [] for name in ("point", "arm", "seed")}
         with self._telling():
-            self._base.execute("CREATE TEMP TABLE IF NOT EXISTS wanted (at INTEGER PRIMARY KEY, point TEXT)")
-            self._base.execute("DELETE FROM wanted")
-            self._base.executemany(
-                "INSERT INTO wanted VALUES (?, ?)",
-                [(at, point_text(point)) for at, point in enumerate(points)],
-            )
-            rows = self._base.execute(
-                "SELECT results.* FROM wanted JOIN results USING (point) "
-                "WHERE seed <= ? ORDER BY at, arm, seed",
-                (seeds,),
-            )
+            rows = self._at("results.*", points, seeds)
             names = [description[0] for description in rows.description]
             found = list(zip(*rows, strict=True)) or [()] * len(names)
         return {name: list(values) for name, values in zip(names, found, strict=True)}
 
-    def settle(self) -> None:
-        """Nobody writes any more: leave one file behind."""
+    def count(self, points: Sequence[Mapping[str, Any]], seeds: int) -> int:
+        """How many rows these are."""
+        if not self.measures:
+            return 0
         with self._telling():
+            (count,) = self._at("count(*)", points, seeds).fetchone()
+        return int(count)
+
+    def _at(self, what: str, points: Sequence[Mapping[str, Any]], seeds: int) -> sqlite3.Cursor:
+        self._base.execute("CREATE TEMP TABLE IF NOT EXISTS wanted (at INTEGER PRIMARY KEY, point TEXT)")
+        self._base.execute("DELETE FROM wanted")
+        self._base.executemany(
+            "INSERT INTO wanted VALUES (?, ?)", [(at, point_text(point)) for at, point in enumerate(points)]
+        )
+        return self._base.execute(
+            f"SELECT {what} FROM wanted JOIN results USING (point) WHERE seed <= ? ORDER BY at, arm, seed",
+            (seeds,),
+        )
+
+    def settle(self) -> None:
+        """Nobody writes any more: leave one file behind, unless somebody reads just now, who keeps a log."""
+        with self._telling(), contextlib.suppress(sqlite3.OperationalError):
             self._base.execute("PRAGMA journal_mode = DELETE")
 
     def _one(self, query: str) -> Any:

@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ntlab.errors import UnknownNameError, UserError
+from ntlab.hooks import Mode
 from ntlab.lab.api import Interrupted, Progress, load_hardware
 from ntlab.lab.experiment import Arm, Experiment, find_experiment, resolve
 from ntlab.lab.options import parse_values
 from ntlab.lab.registry import installed
 from ntlab.lab.results import versions
-from ntlab.lab.runner import Hooks, Job, hooks_mode
+from ntlab.lab.runner import Job, hooks_mode
 from ntlab.lab.statistics import Estimate, estimate
 from ntlab.lab.store import Store, point_text
-from ntlab.lab.tables import Report, Table, format_estimate
+from ntlab.lab.tables import Report, Table, counted, format_estimate, format_setting
 from ntlab.lab.workers import execute
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def sweep(
     seeds: int | None = None,
     jobs: int = 1,
     cluster: str | None = None,
-    hooks: Hooks | None = None,
+    hooks: Mode | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -144,7 +145,8 @@ def sweep(
                 store.add(run)
                 work.tell(f"{run.arm} {run.seed}")
     except KeyboardInterrupt:
-        raise Interrupted(found, found.runs, store.file if found.runs else None) from None
+        count = found.runs
+        raise Interrupted(found, count, store.file if count else None) from None
     finally:
         store.settle()
     return found
@@ -167,7 +169,7 @@ class _Work:
     """The runs of a sweep that are not in its store yet, and how far it is."""
 
     def __init__(
-        self, found: Sweep, topologies: Mapping[str, Topology], hooks: Hooks, progress: Progress | None
+        self, found: Sweep, topologies: Mapping[str, Topology], hooks: Mode, progress: Progress | None
     ) -> None:
         from ntlab.topology import to_profile
 
@@ -238,16 +240,15 @@ class Sweep(Report):
 
     def showing(self, metrics: Sequence[str]) -> Sweep:
         """The same, with these metrics (or counters) in its table. Raises UnknownNameError."""
-        known = self.store.units()
         for metric in metrics:
-            if metric not in known:
-                raise UnknownNameError("metric", metric, known, where="--metric")
+            if metric not in self.store.measures:
+                raise UnknownNameError("metric", metric, self.store.measures, where="--metric")
         return attrs.evolve(self, shown=tuple(metrics))
 
     @property
     def runs(self) -> int:
         """How many runs of the grid are finished."""
-        return len(self.columns()["seed"])
+        return self.store.count(list(self.grid), self.experiment.seeds)
 
     def columns(self) -> dict[str, list[Any]]:
         """One row for each point, arm and seed: the axes, what was measured, and the digest."""
@@ -256,14 +257,14 @@ class Sweep(Report):
     def _points(self) -> Iterator[tuple[Point, str, dict[str, Estimate]]]:
         """Each point and arm with its estimates over the seeds, in the order of the grid."""
         columns = self.columns()
-        measured = [name for name in self.store.units() if name in columns]
+        measured = {name: known.column for name, known in self.store.measures.items()}
         rows: dict[tuple[str, str], list[int]] = {}
         for at, arm in enumerate(columns["arm"]):
             rows.setdefault((columns["point"][at], arm), []).append(at)
         for point in self.grid:
             for arm in self.experiment.arms:
                 mine = rows.get((point_text(point), arm), [])
-                values = {name: [columns[name][at] for at in mine] for name in measured}
+                values = {name: [columns[column][at] for at in mine] for name, column in measured.items()}
                 yield (
                     point,
                     arm,
@@ -271,7 +272,6 @@ class Sweep(Report):
                 )
 
     def to_json(self) -> dict[str, Any]:
-        units = self.store.units()
         return {
             "experiment": self.experiment.name,
             "over": {key: list(values) for key, values in self.grid.axes.items()},
@@ -282,7 +282,8 @@ class Sweep(Report):
                     "point": point,
                     "arm": arm,
                     "measured": {
-                        name: {**value.to_json(), "unit": units[name]} for name, value in estimates.items()
+                        name: {**value.to_json(), "unit": self.store.measures[name].unit}
+                        for name, value in estimates.items()
                     },
                 }
                 for point, arm, estimates in self._points()
@@ -290,22 +291,19 @@ class Sweep(Report):
         }
 
     def tables(self) -> list[Table]:
-        units = self.store.units()
-        metrics = self.shown or [name for name in units if name in self.store.metrics()][:SHOWN]
+        measures = self.store.measures
+        metrics = [name for name, known in measures.items() if not known.counter]
+        shown = self.shown or metrics[:SHOWN]
         rows = [
             [
-                *map(_shown, point.values()),
+                *map(format_setting, point.values()),
                 arm,
-                *(format_estimate(of[name], units[name]) if name in of else "" for name in metrics),
+                *(format_estimate(of[name], measures[name].unit) if name in of else "" for name in shown),
             ]
             for point, arm, of in self._points()
         ]
-        seeds = f"{self.experiment.seeds} seed{'s' if self.experiment.seeds > 1 else ''}"
-        left = len(self.store.metrics()) - len(metrics)
+        left = len(metrics) - len(shown)
         more = f", {left} more metrics" if left > 0 and not self.shown else ""
-        headings = [*self.grid.axes, "arm", *(f"{name}>" for name in metrics)]
-        return [Table(headings, rows, f"{self.experiment.name}, {seeds}{more}")]
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        headings = [*self.grid.axes, "arm", *(f"{name}>" for name in shown)]
+        title = f"{self.experiment.name}, {counted(self.experiment.seeds, 'seed')}{more}"
+        return [Table(headings, rows, title)]

@@ -188,17 +188,18 @@ def _cluster(address: str, tables: Mapping[str, Tables]) -> Iterator[_Pool]:
         if not workers:
             raise UserError(f"{address!r} has no workers", where="--cluster", expected="at least one")
         here = versions_here()
-        for worker, there in client.run(_versions_there).items():
-            differing = [
-                f"{name} {there.get(name, 'missing')} (here {version})"
-                for name, version in here.items()
-                if there.get(name) != version
-            ]
-            if differing:
+        for worker, there in client.run(versions_here, on_error="return").items():
+            if isinstance(there, BaseException):  # most likely it has no ntlab
+                wrong = f"cannot tell its versions: {there}"
+            else:
+                wrong = ", ".join(
+                    f"has {name} {there.get(name, 'missing')} (here {version})"
+                    for name, version in here.items()
+                    if there.get(name) != version
+                )
+            if wrong:
                 raise UserError(
-                    f"the worker {worker} has {', '.join(differing)}",
-                    where="--cluster",
-                    expected="what is installed here",
+                    f"the worker {worker} {wrong}", where="--cluster", expected="what is installed here"
                 )
         client.register_plugin(Hardware())
         with client.get_executor(pure=False) as executor:
@@ -208,11 +209,3 @@ def _cluster(address: str, tables: Mapping[str, Tables]) -> Iterator[_Pool]:
 def versions_here() -> dict[str, str]:
     """The versions of ntlab and of all plugins."""
     return {"ntlab": __version__, **{plugin.name: plugin.version for plugin in installed().plugins()}}
-
-
-def _versions_there() -> dict[str, str]:
-    try:
-        from ntlab.lab.workers import versions_here
-    except ImportError:
-        return {}
-    return versions_here()

@@ -14,20 +14,11 @@ from configparser import RawConfigParser
 from importlib import metadata
 from pathlib import Path
 
-from ntlab.lab.registry import GROUP, Registry, installed
+from ntlab.lab.registry import GROUP, installed
 
 TESTS = Path(__file__).parent / "plugins"
 BASELINE = "ws2003"
 LISTED = "from ntlab.lab.registry import installed; print(*installed().names())"
-
-
-def needed_by(plugin: str, registry: Registry) -> set[str]:
-    """The plugin, those it requires, those they require, and the baseline."""
-    found, wanted = set(), [plugin, BASELINE]
-    while wanted:
-        found.add(name := wanted.pop())
-        wanted += registry.plugin(name).info.requires
-    return found
 
 
 def remove_all_but(kept: Collection[str]) -> None:
@@ -57,7 +48,7 @@ def main(environment: str, *arguments: str) -> int:
     if len(named) != 1:
         sys.exit(f"{environment!r} names {len(named)} plugins; expected one of {', '.join(registry.names())}")
     (plugin,) = named
-    kept = needed_by(plugin, registry)
+    kept = {plugin, BASELINE, *registry.required(plugin), *registry.required(BASELINE)}
     remove_all_but(kept)
     listed = subprocess.run([sys.executable, "-c", LISTED], capture_output=True, text=True, check=True)
     assert set(listed.stdout.split()) == kept, listed.stdout

@@ -20,17 +20,11 @@ import pytest
 
 import ntlab
 import ntlab_command
-from distributions import TOY, write_distribution
+from distributions import TOY, environment, write_distribution
 from ntlab.cli.main import main
 from ntlab.errors import SimulationError
 
 Captured = pytest.CaptureFixture[str]
-
-
-def environment(**more: str) -> dict[str, str]:
-    """What a fresh process needs to find ntlab and the toy plugins."""
-    paths = [str(TOY), str(Path(ntlab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
 
 
 def ntlab_process(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:

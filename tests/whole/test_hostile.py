@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,13 +18,12 @@ import attrs
 import pytest
 
 import ntlab
-from distributions import TOY, write_distribution
+from distributions import TOY, environment, write_distribution
 from ntlab.cli.main import main
 from ntlab.engine import loop
 from ntlab.errors import PluginError
-from ntlab.hooks import contract_of, specifications
+from ntlab.hooks import Mode, contract_of, specifications
 from ntlab.lab import prints, registry, runner
-from ntlab.lab.runner import Hooks
 from ntlab.machine import scheduler
 from ntlab.testing import Faults, boot
 
@@ -421,7 +419,7 @@ def install_everywhere(folder: Path, use: Install, code: str) -> str:
 @pytest.mark.parametrize("mode", ["direct", "plain", "checked"])
 @pytest.mark.parametrize("hook", HOOKS)
 def test_what_raises_in_a_hook_is_told(
-    hook: str, mode: Hooks, tmp_path: Path, installed_only: Install
+    hook: str, mode: Mode, tmp_path: Path, installed_only: Install
 ) -> None:
     file = install_everywhere(tmp_path, installed_only, f"def {hook}(self): raise KeyError('hostile')")
     with pytest.raises(PluginError, match=r"KeyError: 'hostile' \(ntlab_hostile.py, line ") as told:
@@ -462,10 +460,9 @@ def test_what_it_prints_leaves_stdout_to_the_result(
 ) -> None:
     code = "def thread_exited(self, thread): print('bye', thread)\n\nprint('hello')"
     file = install(tmp_path, installed_only, code)
-    paths = [str(tmp_path), str(TOY), str(Path(ntlab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     ran = subprocess.run(
         [sys.executable, "-m", "ntlab", "run", file, "--json", "--seeds", "2", "--jobs", jobs],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env=environment(tmp_path),
         capture_output=True,
         text=True,
         check=True,

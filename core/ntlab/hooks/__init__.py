@@ -7,7 +7,7 @@ from types import ModuleType
 from ntlab.hooks.binding import BoundHooks, HookManager, Mode, bind, blame, implementations
 from ntlab.hooks.checked import Watch
 from ntlab.hooks.contracts import Contract, contract_of
-from ntlab.hooks.markers import expects, hookimpl, hookspec, observer, since
+from ntlab.hooks.markers import expects, hookimpl, hookspec, observer, since, specified
 
 __all__ = [
     "BoundHooks",
@@ -25,6 +25,7 @@ __all__ = [
     "observer",
     "since",
     "specifications",
+    "specified",
 ]
 
 

@@ -12,6 +12,7 @@ class Specifications:
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Final, TypeVar
 
 import pluggy
@@ -34,6 +35,11 @@ def observer(function: F) -> F:
     """
     function.ntlab_observer = True  # type: ignore[attr-defined]
     return hookspec(function)
+
+
+def specified(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The specifications of a module, by the names of their hooks, in the order in which they are written."""
+    return {name: member for name, member in vars(module).items() if hasattr(member, f"{PROJECT}_spec")}
 
 
 def is_observer(function: Callable[..., Any]) -> bool:

@@ -20,13 +20,13 @@ import attrs
 from ntlab.errors import PluginError, UnknownNameError, UserError
 from ntlab.lab.designs import Design, Fraction, Full, TooFewError, Weights, apply, bits, design, mask
 from ntlab.lab.experiment import Arm, Experiment, Table
-from ntlab.lab.options import Place, Setting, build, options_written, parse_values
+from ntlab.lab.options import Place, build_from, options_written, parse_values
 from ntlab.lab.registry import Registry
-from ntlab.lab.results import Result
+from ntlab.lab.results import Result, unit_of
 from ntlab.lab.runner import Run
 from ntlab.lab.statistics import Estimate, estimate
 from ntlab.lab.tables import Table as Shown
-from ntlab.lab.tables import format_estimate, format_signed
+from ntlab.lab.tables import counted, format_estimate, format_setting, format_signed
 
 _WORKLOAD, _HARDWARE = "workload", "hardware"
 
@@ -72,7 +72,7 @@ class Change:
     def shown(self, value: Any) -> str:
         if self.is_plugin:
             return "not used" if value is None else "used"
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        return format_setting(value)
 
 
 @attrs.frozen
@@ -230,9 +230,7 @@ class _Choice:
                     f"has no effect: the arm {self._full.name!r} does not use the plugin", where=str(place)
                 )
             options = self._full.plugins[owner]
-        settings = {name: Setting(set_to, place / name) for name, set_to in options.items()}
-        built = build(cls, settings | {option: Setting(value, place / option)}, place)
-        return options_written(built).get(option)
+        return options_written(build_from(cls, {**options, option: value}, place)).get(option)
 
 
 def needed(factors: Sequence[Factor], registry: Registry) -> list[int]:
@@ -289,8 +287,7 @@ def _with_neutral(base: Arm, full: Arm, name: str, registry: Registry) -> Arm:
             expected=f"--factor {name}.OPTION=OFF,ON",
         )
     place = Place("--split", (name,))
-    options = {**full.plugins[name], **info.neutral}
-    built = build(info.cls, {key: Setting(value, place / key) for key, value in options.items()}, place)
+    built = build_from(info.cls, {**full.plugins[name], **info.neutral}, place)
     return attrs.evolve(base, plugins={**base.plugins, name: options_written(built)})
 
 
@@ -622,7 +619,6 @@ class Ablation(Result):
 
     def _ends_table(self) -> Shown:
         design, experiment = self.plan.design, self.experiment
-        seeds = "1 seed" if experiment.seeds == 1 else f"{experiment.seeds} seeds"
         run = f"all {len(design.combinations)} combinations"
         if isinstance(design, Fraction):
             run = f"{len(design.combinations)} of {1 << len(design.factors)} combinations"
@@ -636,7 +632,7 @@ class Ablation(Result):
                 [f"all on{high}", on],
                 ["effect", format_signed(self.whole, self.unit)],
             ],
-            f"{self.plan.experiment} on {experiment.hardware}, {seeds}, {run}",
+            f"{self.plan.experiment} on {experiment.hardware}, {counted(experiment.seeds, 'seed')}, {run}",
         )
 
     def _factors_table(self) -> Shown:
@@ -700,7 +696,7 @@ class Check:
 
     def __init__(self, plan: Plan, use: str, metric: str) -> None:
         self._plan, self._use, self._metric = plan, use, metric
-        self._units: dict[str, None] = {}
+        self._first: Run | None = None
         self._digests: dict[int, str] = {}
 
     def __call__(self, run: Run) -> None:
@@ -708,12 +704,8 @@ class Check:
             on = " and ".join(self._plan.on(run.arm)) or "nothing"
             where = f"--metric, with {on} on"
             raise UnknownNameError("metric", self._metric, [*run.metrics, *run.counters], where=where)
-        self._units[run.units.get(self._metric, "1")] = None
-        if len(self._units) > 1:
-            raise PluginError(
-                f"the workload measures {self._metric!r} in several units: {', '.join(sorted(self._units))}",
-                plugin=self._use.partition(".")[0],
-            )
+        self._first = self._first or run
+        unit_of(self._metric, (self._first, run), self._use)
         alike = run.arm == _BASE or (self._plan.split and run.arm == self._plan.arm(0))
         if alike and self._digests.setdefault(run.seed, run.digest) != run.digest:
             raise PluginError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
+from ntlab.hooks import Mode
 from ntlab.lab import runner
 from ntlab.lab.experiment import Claim, Experiment, find_experiment, resolve
 from ntlab.lab.listings import ExperimentList, PluginList
@@ -19,7 +20,7 @@ from ntlab.lab.order import PluginOrder, order_of
 from ntlab.lab.reference import HookReference, read_hooks
 from ntlab.lab.registry import Registry, installed
 from ntlab.lab.results import ClaimsReport, Output, Result, check_run, judge, read_result, versions
-from ntlab.lab.runner import Hooks, Job, Run, hooks_mode, jobs_of
+from ntlab.lab.runner import Job, Run, hooks_mode, jobs_of
 from ntlab.lab.tables import Report, Table, as_columns
 from ntlab.lab.workers import execute
 
@@ -52,7 +53,7 @@ def run(
     set: Mapping[str, Any] | None = None,
     seeds: int | None = None,
     jobs: int = 1,
-    hooks: Hooks | None = None,
+    hooks: Mode | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -88,7 +89,7 @@ def ablate(
     set: Mapping[str, Any] | None = None,
     seeds: int | None = None,
     jobs: int = 1,
-    hooks: Hooks | None = None,
+    hooks: Mode | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Ablation:
@@ -150,7 +151,7 @@ def view(
     arm: str | None = None,
     hardware: str | os.PathLike[str] | None = None,
     set: Mapping[str, Any] | None = None,
-    hooks: Hooks | None = None,
+    hooks: Mode | None = None,
 ) -> dict[str, str]:
     """Run an experiment with its first seed and return one of its views, as text, for each arm that has it.
 
@@ -172,7 +173,7 @@ def view(
 def claims(
     ids: Iterable[str] = (),
     jobs: int = 1,
-    hooks: Hooks | None = None,
+    hooks: Mode | None = None,
     progress: Progress | None = None,
 ) -> ClaimsReport:
     """Run the shipped experiments and judge their claims: all, or those that `ids` name.
@@ -202,7 +203,7 @@ def claims(
 def rerun(
     result: str | os.PathLike[str],
     jobs: int = 1,
-    hooks: Hooks | None = None,
+    hooks: Mode | None = None,
     progress: Progress | None = None,
 ) -> Rerun:
     """Make the runs of a result file again, from what the file holds, and compare their digests."""
@@ -354,7 +355,7 @@ def _run(
     experiment: Experiment,
     hardware: Mapping[str, Topology],
     jobs: int,
-    hooks: Hooks,
+    hooks: Mode,
     output: Output | None,
     progress: Progress | None,
     make: Callable[..., R],

@@ -11,7 +11,7 @@ from ntlab.errors import NtlabError
 from ntlab.lab.experiment import Experiment
 from ntlab.lab.options import type_name, written
 from ntlab.lab.registry import InstalledPlugin, installed, views_of
-from ntlab.lab.tables import Report, Table, as_columns
+from ntlab.lab.tables import Report, Table, as_columns, format_setting
 from ntlab.plugin import WorkloadInfo, options_of
 from ntlab.quantities import Duration
 
@@ -159,8 +159,6 @@ def _settings(options: Mapping[str, Any]) -> str:
 def _plain(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, list):
         return ", ".join(_plain(item) for item in value)
-    return str(value)
+    return format_setting(value)

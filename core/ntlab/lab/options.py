@@ -112,6 +112,11 @@ def build(cls: type, settings: Mapping[str, Setting], place: Place) -> Any:
         raise UserError(str(error), where=str(place)) from None
 
 
+def build_from(cls: type, table: Mapping[str, Any], place: Place) -> Any:
+    """As `build`, from a table whose keys all stand at one place: as an arm holds a plugin's options."""
+    return build(cls, {key: Setting(value, place / key) for key, value in table.items()}, place)
+
+
 def options_written(instance: object) -> dict[str, Any]:
     """All options of a plugin or workload, defaults too, in a form that `build` (and TOML, JSON) can read."""
     options = {

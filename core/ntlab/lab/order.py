@@ -9,7 +9,7 @@ import attrs
 
 from ntlab.hooks import bind
 from ntlab.lab.experiment import Arm, Experiment
-from ntlab.lab.options import Place, Setting, build
+from ntlab.lab.options import Place, build_from
 from ntlab.lab.reference import Answer, Kind, answers, kind_of
 from ntlab.lab.registry import Registry, installed
 from ntlab.lab.tables import Report, Table, as_columns
@@ -107,11 +107,7 @@ def _order(arm: Arm, registry: Registry) -> ArmOrder:
     from ntlab.machine.machine import hook_manager
 
     plugins = [
-        build(
-            registry.plugin(name).info.cls,
-            {key: Setting(value, Place(name, (key,))) for key, value in options.items()},
-            Place(name),
-        )
+        build_from(registry.plugin(name).info.cls, options, Place(name))
         for name, options in arm.plugins.items()
     ]
     manager = hook_manager(plugins[::-1])  # a machine takes the most basic first

@@ -19,7 +19,7 @@ import attrs
 import pluggy
 
 from ntlab.errors import NtlabError, PluginError, UnknownNameError, UserError
-from ntlab.hooks import HookManager, bind, specifications
+from ntlab.hooks import HookManager, bind, specifications, specified
 from ntlab.hooks.markers import FIRST_VERSION, expectation_of, is_observer, since_of
 from ntlab.lab.registry import Registry
 from ntlab.lab.tables import Report, Table, as_columns
@@ -290,8 +290,7 @@ def _domain(
         text=inspect.cleandoc(module.__doc__ or ""),
         hooks=tuple(
             _hook(key, function, module, name, distribution, implemented.get(key, ()))
-            for key, function in vars(module).items()
-            if hasattr(function, "ntlab_spec")
+            for key, function in specified(module).items()
         ),
     )
 

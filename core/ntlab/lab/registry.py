@@ -29,7 +29,7 @@ from ntlab._version import __version__
 from ntlab.errors import PluginError, UnknownNameError, UnknownSpecificationError, UserError
 from ntlab.lab.options import options_written
 from ntlab.lab.prints import note, prints_on_stderr
-from ntlab.plugin import RELEASES, PluginInfo, WorkloadInfo, plugin_info, workload_info
+from ntlab.plugin import RELEASES, PluginInfo, WorkloadInfo, implemented, plugin_info, workload_info
 
 GROUP = "ntlab.plugins"
 SLOW_IMPORT = 0.3
@@ -142,12 +142,7 @@ class InstalledPlugin:
     @property
     def hooks(self) -> list[str]:
         """The hooks the plugin answers, by name."""
-        marked = [
-            (name, options)
-            for name, member in inspect.getmembers(self.info.cls, callable)
-            if (options := getattr(member, "ntlab_impl", None)) is not None
-        ]
-        return sorted(options["specname"] or name for name, options in marked)
+        return sorted(implemented(self.info.cls).values())
 
     @cached_property
     def folder(self) -> Path | None:
@@ -166,14 +161,9 @@ class InstalledPlugin:
 
 def _unmarked(info: PluginInfo) -> list[str]:
     """The methods of a plugin that are called as hooks are, and are none."""
-    from ntlab.hooks import specifications
+    from ntlab.hooks import specifications, specified
 
-    hooks = {
-        name
-        for module in (*specifications(), *info.hookspecs)
-        for name, member in vars(module).items()
-        if hasattr(member, "ntlab_spec")
-    }
+    hooks = {name for module in (*specifications(), *info.hookspecs) for name in specified(module)}
     return [
         name
         for name, member in inspect.getmembers(info.cls, inspect.isfunction)
@@ -326,9 +316,7 @@ class Registry:
         return [
             name
             for name in members
-            if not any(
-                infos[other].age > infos[name].age and self._conflict(name, other) for other in members
-            )
+            if not any(infos[other].age > infos[name].age and self.conflict(name, other) for other in members)
         ]
 
     def solve(self, names: Iterable[str], where: str = "") -> list[str]:
@@ -344,7 +332,7 @@ class Registry:
                 if needed not in infos:
                     raise self._missing(name, needed, where)
             for other in infos:
-                if other > name and (by := self._conflict(name, other)):
+                if other > name and (by := self.conflict(name, other)):
                     said = " and ".join(repr(plugin) for plugin in by)
                     raise UserError(
                         f"the plugins {name!r} and {other!r} conflict, as {said} say{'s' * (len(by) == 1)}",
@@ -418,7 +406,18 @@ class Registry:
             expected=f"a distribution that brings it; {self.plugin(name).distribution!r} should depend on it",
         )
 
-    def _conflict(self, one: str, other: str) -> list[str]:
+    def required(self, name: str) -> list[str]:
+        """The plugins that one requires, and those that they require."""
+        found: list[str] = []
+        waiting = list(self.plugin(name).info.requires)
+        while waiting:
+            needed = waiting.pop(0)
+            if needed not in found:
+                found.append(needed)
+                waiting += self.plugin(needed).info.requires
+        return found
+
+    def conflict(self, one: str, other: str) -> list[str]:
         """Who of the two says that they conflict."""
         return [by for by, of in ((one, other), (other, one)) if of in self.plugin(by).info.conflicts]
 

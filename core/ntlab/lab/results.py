@@ -17,13 +17,14 @@ import attrs
 
 from ntlab._version import __version__
 from ntlab.errors import PluginError, UnknownNameError, UserError
+from ntlab.hooks import Mode
 from ntlab.lab.claims import Comparison
 from ntlab.lab.experiment import Claim, Experiment
 from ntlab.lab.options import Place, structure
 from ntlab.lab.registry import Registry
-from ntlab.lab.runner import Hooks, Run
+from ntlab.lab.runner import Run
 from ntlab.lab.statistics import Estimate, estimate, paired_difference
-from ntlab.lab.tables import Report, Table, as_columns, format_estimate, format_signed
+from ntlab.lab.tables import Report, Table, as_columns, counted, format_estimate, format_signed
 
 FORMAT = "ntlab-result-1"
 _PACKAGES = ("attrs", "cattrs", "defusedxml", "networkx", "pluggy")
@@ -178,7 +179,7 @@ class Result(Report):
 
     experiment: Experiment
     runs: tuple[Run, ...]
-    hooks: Hooks
+    hooks: Mode
     profiles: Mapping[str, str]
     versions: Mapping[str, Any]
 
@@ -248,7 +249,7 @@ class Result(Report):
                 for (metric, name), text in measured.items()
             ]
         state = "" if self.complete else ", interrupted"
-        seeds = f"{self.experiment.seeds} seed{'s' if self.experiment.seeds > 1 else ''}"
+        seeds = counted(self.experiment.seeds, "seed")
         title = f"{self.experiment.name} on {self.experiment.hardware}, {seeds}{state}"
         tables = [Table(headings, rows, title)]
         if self.claims:
@@ -296,21 +297,26 @@ def judge(claim: Claim, experiment: Experiment, runs: Sequence[Run]) -> ClaimRes
     for arm in (name for name in experiment.arms if name in claim.expectation.arms):
         values[arm] = [run.value(claim.metric) for run in runs if run.arm == arm]
     arms = list(values)
-    units = {run.units.get(claim.metric, "1") for run in runs if run.arm in values}
-    if len(units) > 1:
-        raise PluginError(
-            f"the workload measures {claim.metric!r} in several units: {', '.join(sorted(units))}",
-            plugin=experiment.use.partition(".")[0],
-        )
     return ClaimResult(
         claim=claim,
         experiment=experiment.name,
         plugin=experiment.plugin,
-        unit=units.pop(),
+        unit=unit_of(claim.metric, [run for run in runs if run.arm in values], experiment.use),
         arms={arm: estimate(of_seeds) for arm, of_seeds in values.items()},
         effect=paired_difference(values[arms[-1]], values[arms[0]]) if len(arms) > 1 else None,
         comparisons=claim.expectation.judge(values),
     )
+
+
+def unit_of(metric: str, runs: Iterable[Run], use: str) -> str:
+    """The unit of a metric in these runs of a workload. Raises PluginError where there are several."""
+    units = sorted({run.units.get(metric, "1") for run in runs})
+    if len(units) > 1:
+        raise PluginError(
+            f"the workload measures {metric!r} in several units: {', '.join(units)}",
+            plugin=use.partition(".")[0],
+        )
+    return units[0]
 
 
 def check_run(run: Run, experiment: Experiment, first: Run) -> None:

@@ -11,15 +11,16 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from ntlab.errors import NtlabError, PluginError, UnknownNameError, UnknownSpecificationError, UserError
+from ntlab.hooks import Mode
 from ntlab.lab.culprits import blamed, raised_by_plugin, told
 from ntlab.lab.experiment import Arm, Experiment
-from ntlab.lab.options import Place, Setting, build
+from ntlab.lab.options import Place, build_from
 from ntlab.lab.prints import note, prints_on_stderr
 from ntlab.lab.registry import installed, views_of
 from ntlab.plugin import Metric, PluginInfo, implemented, renewed
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Hooks = Literal["direct", "plain", "checked", "profiled"]
-HOOKS: tuple[Hooks, ...] = ("direct", "plain", "checked")
+HOOKS: tuple[Mode, ...] = ("direct", "plain", "checked")
 """How hooks can be asked for to be called. A profile is asked for otherwise: see `ntlab.lab.profiling`."""
 HOOKS_VARIABLE = "NTLAB_HOOKS"
 PATIENCE = 2
@@ -53,7 +53,7 @@ class Job:
     use: str
     duration: int | None
     seed: int
-    hooks: Hooks
+    hooks: Mode
     muted: tuple[str, ...] = ()
 
     @property
@@ -80,7 +80,7 @@ class Run:
         return self.metrics[name] if name in self.metrics else self.counters[name]
 
 
-def jobs_of(experiment: Experiment, hooks: Hooks, arms: Sequence[str] | None = None) -> list[Job]:
+def jobs_of(experiment: Experiment, hooks: Mode, arms: Sequence[str] | None = None) -> list[Job]:
     """The runs of an experiment, of these arms or all; seeds are 1, 2, ..."""
     return [
         Job(
@@ -159,12 +159,10 @@ class _Parts:
         self._names = [*job.arm.plugins, job.use.partition(".")[0]]
         with prints_on_stderr(registry.owner_of_package):
             self.plugins = [
-                build(_muted(registry.plugin(name).info, job.muted), _settings(options), Place(name))
+                build_from(_muted(registry.plugin(name).info, job.muted), options, Place(name))
                 for name, options in job.arm.plugins.items()
             ]
-            self.workload: Any = build(
-                registry.workload(job.use).cls, _settings(job.arm.workload), Place(job.use)
-            )
+            self.workload: Any = build_from(registry.workload(job.use).cls, job.arm.workload, Place(job.use))
 
     def renewed(self) -> _Parts:
         """The same again, as they are before a run."""
@@ -331,7 +329,7 @@ def _checked(measured: object, use: str) -> list[Metric]:
     return metrics
 
 
-def hooks_mode(asked: str | None = None) -> Hooks:
+def hooks_mode(asked: str | None = None) -> Mode:
     """How hooks are called: as asked, else by the environment variable NTLAB_HOOKS, else directly."""
     where = "" if asked is not None else HOOKS_VARIABLE
     mode = asked if asked is not None else os.environ.get(HOOKS_VARIABLE) or "direct"
@@ -339,10 +337,6 @@ def hooks_mode(asked: str | None = None) -> Hooks:
         if mode == known:
             return known
     raise UnknownNameError("hook mode", mode, HOOKS, where=where)
-
-
-def _settings(options: Mapping[str, Any]) -> dict[str, Setting]:
-    return {name: Setting(value, Place(name)) for name, value in options.items()}
 
 
 @contextlib.contextmanager

@@ -149,9 +149,9 @@ def new_experiment(
     base: dict[str, Mapping[str, Any]] = {} if model is None else dict(model.plugins)
     if subject.info.release != BASELINE:
         base.pop(plugin, None)
-    for needed in (*_baseline(registry), *_required(subject, registry)):
+    for needed in (*_baseline(registry), *registry.required(plugin)):
         base.setdefault(needed, {})
-    without = [other for other in base if _conflict(subject, registry.plugin(other))]
+    without = [other for other in base if registry.conflict(plugin, other)]
     hardware, seeds, duration, options = "uni", 1, '"1 s"', {}
     if model is not None:
         hardware, seeds, options = model.hardware, model.seeds, model.workload
@@ -216,22 +216,6 @@ def _baseline(registry: Registry) -> list[str]:
             if plugin.info.release == BASELINE:
                 found.append(plugin.name)
     return found
-
-
-def _required(subject: InstalledPlugin, registry: Registry) -> list[str]:
-    """What the plugin requires, and what that requires."""
-    found: list[str] = []
-    waiting = list(subject.info.requires)
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found.append(name)
-            waiting += registry.plugin(name).info.requires
-    return found
-
-
-def _conflict(one: InstalledPlugin, other: InstalledPlugin) -> bool:
-    return other.name in one.info.conflicts or one.name in other.info.conflicts
 
 
 def _option_lines(cls: type, some: Mapping[str, Any]) -> list[str]:

@@ -92,6 +92,16 @@ def as_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things: "1 seed", "3 seeds"."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def format_setting(value: object) -> str:
+    """An option's value as one line shows it: a boolean as TOML writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def format_value(value: float, unit: str) -> str:
     """A measured value with its unit, to four digits: "1.5 ms", "64 KiB", "0.25", "12 switches"."""
     factor, name = _scale(value, unit)

@@ -33,11 +33,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import attrs
 
 from ntlab.errors import NtlabError, PluginError, SimulationError, UserError
+from ntlab.hooks import Mode
 from ntlab.lab.experiment import Arm, Claim, Experiment, find_experiment, resolve
-from ntlab.lab.options import Place, Setting, build, options_written, type_name, written
+from ntlab.lab.options import Place, build_from, options_written, type_name, written
 from ntlab.lab.registry import InstalledPlugin, Registry, installed
 from ntlab.lab.results import ClaimResult, judge
-from ntlab.lab.runner import Hooks, Job, Run, jobs_of, observe, simulate
+from ntlab.lab.runner import Job, Run, jobs_of, observe, simulate
+from ntlab.lab.tables import counted
 from ntlab.plugin import implemented, options_of
 from ntlab.quantities import MILLISECOND, Duration
 from ntlab.testing.faults import Faults
@@ -288,8 +290,7 @@ def _with_plugins(job: Job, plugins: Mapping[str, Mapping[str, Any]]) -> Job:
     whole = {}
     for name in registry.solve(plugins):
         cls = registry.plugin(name).info.cls
-        settings = {key: Setting(value, Place(name, (key,))) for key, value in plugins[name].items()}
-        whole[name] = options_written(build(cls, settings, Place(name)))
+        whole[name] = options_written(build_from(cls, plugins[name], Place(name)))
     return attrs.evolve(job, arm=attrs.evolve(job.arm, plugins=whole))
 
 
@@ -404,7 +405,7 @@ def _trials(field: attrs.Attribute[Any], default: Any) -> Iterator[tuple[Any, st
 
 def _refusal(cls: type, option: str, value: Any) -> UserError | None:
     try:
-        build(cls, {option: Setting(value, Place("option", (option,)))}, Place("options"))
+        build_from(cls, {option: value}, Place("option"))
     except UserError as error:
         return error
     return None
@@ -477,7 +478,7 @@ def _told(found: ClaimResult) -> str:
     return (
         f"claim {found.claim.id!r} of experiment {found.experiment!r} "
         f"{'holds' if found.holds else 'fails'}: {found.claim.expectation.text}; "
-        f"{found.claim.metric} over {seeds} seed{'s' * (seeds > 1)}: {measured}"
+        f"{found.claim.metric} over {counted(seeds, 'seed')}: {measured}"
     )
 
 
@@ -751,7 +752,7 @@ def _beside_others(kit: _Kit) -> Iterator[Finding]:
             info = installed().plugin(plugin).info
             older = info.age < mine.age
             declared = plugin in mine.before or mine.name in info.after
-            if not (older or declared or plugin in _required(mine.name)):
+            if not (older or declared or plugin in installed().required(mine.name)):
                 yield (
                     f"{_where(job)}: hook {hook!r} of plugin {plugin!r} is asked without it, never with it",
                     "answer None where it is not yours to decide; or declare that it comes first: "
@@ -783,7 +784,7 @@ def _crowds(arm: Arm) -> Iterator[_Plugins]:
     while left:
         crowd: _Plugins = dict(arm.plugins)
         for name in dict.fromkeys([*left, *others]):
-            wanted = dict.fromkeys([*_required(name), name], nothing) | crowd
+            wanted = dict.fromkeys([*installed().required(name), name], nothing) | crowd
             with contextlib.suppress(NtlabError):  # it conflicts
                 installed().solve(wanted)
                 crowd = wanted
@@ -795,7 +796,7 @@ def _crowds(arm: Arm) -> Iterator[_Plugins]:
 
 def _users(name: str) -> set[str]:
     """The plugins that cannot be without a plugin, itself too."""
-    return {name, *(plugin.name for plugin in _usable() if name in _required(plugin.name))}
+    return {name, *(plugin.name for plugin in _usable() if name in installed().required(plugin.name))}
 
 
 def _usable() -> list[InstalledPlugin]:
@@ -805,18 +806,6 @@ def _usable() -> list[InstalledPlugin]:
         with contextlib.suppress(NtlabError):
             plugin.info  # noqa: B018
             found.append(plugin)
-    return found
-
-
-def _required(name: str) -> list[str]:
-    """What a plugin requires, and what that requires."""
-    found: list[str] = []
-    waiting = [name]
-    while waiting:
-        for needed in installed().plugin(waiting.pop()).info.requires:
-            if needed not in found:
-                found.append(needed)
-                waiting.append(needed)
     return found
 
 
@@ -892,7 +881,7 @@ def _digest(machine: Machine) -> str:
 
 
 def _ask_elsewhere(
-    kit: _Kit, jobs: Sequence[Job], glimpses: Sequence[Job], hooks: Hooks | None, hash_seed: str
+    kit: _Kit, jobs: Sequence[Job], glimpses: Sequence[Job], hooks: Mode | None, hash_seed: str
 ) -> _Elsewhere:
     tables = {job.hardware: kit.session.tables(job.hardware) for job in (*jobs, *glimpses)}
     with tempfile.TemporaryDirectory() as folder:

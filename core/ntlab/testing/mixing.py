@@ -63,17 +63,11 @@ class _Rules:
 
     def __init__(self, names: list[str], registry: Registry) -> None:
         self.names = names
-        self._requires: dict[str, set[str]] = {}
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            if name not in self._requires:
-                self._requires[name] = set(registry.plugin(name).info.requires)
-                waiting += self._requires[name]
-        conflicts = {name: set(registry.plugin(name).info.conflicts) for name in self._requires}
+        known = sorted({*names, *(needed for name in names for needed in registry.required(name))})
+        self._requires = {name: set(registry.plugin(name).info.requires) for name in known}
         self._conflicts = {
-            name: own | {other for other, theirs in conflicts.items() if name in theirs}
-            for name, own in conflicts.items()
+            name: [other for other in known if other != name and registry.conflict(name, other)]
+            for name in known
         }
 
     def fill(self, begin: Chosen, wish: Chosen) -> Chosen:
@@ -102,7 +96,7 @@ class _Rules:
             name, on = waiting.pop()
             if on:
                 agreed = all(follows(other, True) for other in sorted(self._requires[name])) and all(
-                    follows(other, False) for other in sorted(self._conflicts[name] & set(self._requires))
+                    follows(other, False) for other in self._conflicts[name]
                 )
             else:
                 agreed = all(

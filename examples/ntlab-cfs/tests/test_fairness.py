@@ -235,6 +235,15 @@ def test_the_schedule_is_that_of_a_brute_force_model(
 # -- waits
 
 
+def answers(machine: Machine, waits: list[int], *, sleep: int, work: int) -> Iterator[Request]:
+    """A program that sleeps and answers fifty times, and notes how long it waited for the processor."""
+    for i in range(50):
+        due = machine.engine.now + sleep + i * 12345
+        yield Sleep(sleep + i * 12345)
+        waits.append(machine.engine.now - due)
+        yield Compute(work)
+
+
 @pytest.mark.parametrize("hogs", [1, 4, 20])
 def test_who_waited_long_enough_runs_at_once(hogs: int) -> None:
     machine = boot(1, [Cfs()])
@@ -242,15 +251,7 @@ def test_who_waited_long_enough_runs_at_once(hogs: int) -> None:
     for _ in range(hogs):
         machine.create_thread(process, hog())
     waits: list[int] = []
-
-    def answers() -> Iterator[Request]:
-        for i in range(50):
-            due = machine.engine.now + 100 * MS + i * 12345
-            yield Sleep(100 * MS + i * 12345)
-            waits.append(machine.engine.now - due)
-            yield Compute(MS)
-
-    machine.create_thread(process, answers())
+    machine.create_thread(process, answers(machine, waits, sleep=100 * MS, work=MS))
     machine.run(8000 * MS)
     assert waits == [0] * 50
 
@@ -264,15 +265,7 @@ def test_without_credit_nobody_waits_longer_than_one_turn_of_each() -> None:
     for _ in range(hogs):
         machine.create_thread(process, hog())
     waits: list[int] = []
-
-    def answers() -> Iterator[Request]:
-        for i in range(50):
-            due = machine.engine.now + 50 * MS + i * 12345
-            yield Sleep(50 * MS + i * 12345)
-            waits.append(machine.engine.now - due)
-            yield Compute(MS // 10)
-
-    machine.create_thread(process, answers())
+    machine.create_thread(process, answers(machine, waits, sleep=50 * MS, work=MS // 10))
     machine.run(4000 * MS)
     assert len(waits) == 50
     assert 0 < max(waits) <= hogs * turn

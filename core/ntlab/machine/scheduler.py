@@ -94,34 +94,36 @@ class Scheduler:
         # What the hot path need not look at: each saves a test or a call in every dispatch.
         self._noted = self._trace_switch is not None or bool(self.switch_watchers)
         self._at_once = False  # a program may go on within the present event
+        self._stand_ins: dict[int, int] = {}  # for evacuated processors
+        self._stopped: dict[int, int] | None = None  # speeds to come, while all processors stand still
         self._selective = self._run_limit is not None  # whether the first ready thread may be refused
         self._choose_actions()
 
     def _ready_queues(self, number: int) -> list[ReadyQueue]:
-        ask = self.machine.hooks.ready_level
         self._ordered = False  # whether a plugin orders some level
+        self._given: set[int] = set()  # the levels that plugins gave
+        return [self._ready_queue(processor) for processor in range(number)]
+
+    def _ready_queue(self, processor: int) -> ReadyQueue:
+        ask = self.machine.hooks.ready_level
         if ask is None:
-            return [ReadyQueue() for _ in range(number)]
-        queues = []
-        given: set[int] = set()
-        for processor in range(number):
-            levels: list[ReadyLevel] = []
-            for priority in range(PRIORITIES):
-                level = ask(self.machine, processor, priority)
-                if level is None:
-                    levels.append(deque())
-                    continue
-                where = f"for processor {processor}, priority {priority}"
-                if not isinstance(level, ReadyLevel):
-                    raise SimulationError(f"ready_level gave {level!r} {where}, which is no ReadyLevel")
-                if len(level) or id(level) in given:
-                    raise SimulationError(f"ready_level gave {level!r} {where}, which is not new and empty")
-                given.add(id(level))
-                checks = self.machine.checks
-                levels.append(level if checks is None else checks.level(level))
-                self._ordered = True
-            queues.append(ReadyQueue(levels))
-        return queues
+            return ReadyQueue()
+        levels: list[ReadyLevel] = []
+        for priority in range(PRIORITIES):
+            level = ask(self.machine, processor, priority)
+            if level is None:
+                levels.append(deque())
+                continue
+            where = f"for processor {processor}, priority {priority}"
+            if not isinstance(level, ReadyLevel):
+                raise SimulationError(f"ready_level gave {level!r} {where}, which is no ReadyLevel")
+            if len(level) or id(level) in self._given:
+                raise SimulationError(f"ready_level gave {level!r} {where}, which is not new and empty")
+            self._given.add(id(level))
+            checks = self.machine.checks
+            levels.append(level if checks is None else checks.level(level))
+            self._ordered = True
+        return ReadyQueue(levels)
 
     def _choose_actions(self) -> None:
         """What the engine calls at the end of a stretch and of a sleep: the plain versions where they do."""
@@ -448,7 +450,7 @@ class Scheduler:
     def _go_idle(self, processor: Processor, old: Thread) -> None:
         processor.thread = None
         processor.context_switches += 1
-        self.idle_mask |= processor.bit
+        self.idle_mask |= processor.bit & self.all_mask
         self._running_priority(processor.bit, old.priority, -1)
         processor.busy_time += self.engine.now - processor.busy_since
         if self._noted:
@@ -702,6 +704,85 @@ class Scheduler:
         elif processor.plan is None:
             self._plan(processor)
 
+    # -- processors come and go: `ntlab.machine.partitioning` ------------------------------------------
+
+    def add_processor(self, node: int) -> Processor:
+        """A processor more, with the next number. No thread runs on it before it is admitted."""
+        index = len(self.processors)
+        queue = self.processors[0].queue if self._shared else self._ready_queue(index)
+        processor = Processor(index, node, queue)
+        self.processors.append(processor)
+        return processor
+
+    def forget_processor(self) -> None:
+        """Undo the last `add_processor`; or take out the last processor before anything has run."""
+        processor = self.processors[-1]
+        if processor.thread is not None or processor.level or (not self._shared and len(processor.queue)):
+            raise SimulationError(f"{processor!r} is forgotten though it has something to do")
+        self.processors.pop()
+        self.all_mask &= ~processor.bit
+        self.idle_mask &= ~processor.bit
+
+    def admit(self, processor: Processor) -> None:
+        """Threads whose affinity has this processor may run on it from now on."""
+        self.all_mask |= processor.bit
+        self.idle_mask |= processor.bit
+        if self._shared:
+            self._selective = True  # the affinities of threads differ now
+
+    def evacuate(self, processor: Processor, stand_in: int) -> bool:
+        """Take a processor's threads elsewhere, for good: no thread runs there from now on.
+
+        Whoever may run there may run on processor `stand_in` instead. False if the present one cannot leave
+        right now, because it holds a spinlock or interrupt work is going on: then try again later; nobody
+        else comes. Not to be called while a program makes a step.
+        """
+        bit = processor.bit
+        self.all_mask &= ~bit
+        self._stand_ins[processor.index] = stand_in
+        if self._shared:
+            self._selective = True
+        for process in self.machine.processes.values():
+            if process.affinity & bit:
+                process.affinity = process.affinity & ~bit | 1 << stand_in
+        queued: list[Thread] = []
+        for thread in self.machine.threads.values():
+            if thread.affinity & bit:
+                thread.affinity = thread.affinity & ~bit | 1 << stand_in
+            if thread.ideal == processor.index:
+                thread.ideal = stand_in
+            if thread.state == READY and thread.processor is processor and not self._shared:
+                queued.append(thread)
+        running = processor.thread
+        if running is not None:
+            if running.raised or processor.level:
+                self._move(queued)
+                return False
+            self._pause(processor, running)
+            running.state = READY
+            running.ready_since = self.engine.now
+            running.processor = None
+            processor.preempt_pending = False
+            self._go_idle(processor, running)
+            queued.insert(0, running)
+        self.idle_mask &= ~bit
+        self._move(queued, running)
+        return not processor.level
+
+    def where(self, mask: int) -> int:
+        """A mask of processors as software knows them, with those that stand in for evacuated ones."""
+        for gone, instead in self._stand_ins.items():
+            if mask >> gone & 1:
+                mask = mask & ~(1 << gone) | 1 << instead
+        return mask
+
+    def _move(self, threads: list[Thread], running: Thread | None = None) -> None:
+        """Place ready threads anew. All but `running` are in the queue that they leave."""
+        for thread in threads:
+            if thread is not running:
+                self._withdraw(thread)
+            self._place(thread)
+
     # -- for mechanisms above: locks, interrupts, virtual processors ------------------------------------
 
     def watch_switches(self, watcher: SwitchWatcher) -> None:
@@ -748,6 +829,9 @@ class Scheduler:
         """Change a processor's speed (parts of NOMINAL, 0 and more) and replan what it runs."""
         if speed < 0:
             raise SimulationError(f"negative speed {speed}")
+        if self._stopped is not None:
+            self._stopped[processor.index] = speed  # from when on they run again
+            return
         if speed == processor.speed:
             return
         thread = processor.thread
@@ -774,6 +858,19 @@ class Scheduler:
         elif processor.plan is None:
             self._plan(processor)
 
+    def stop_all(self) -> None:
+        """Stop all processors where they are, until `go_on`."""
+        speeds = {processor.index: processor.speed for processor in self.processors}
+        for processor in self.processors:
+            self.set_speed(processor, 0)
+        self._stopped = speeds
+
+    def go_on(self) -> None:
+        """Let all processors run again, at the speed that they have been given last."""
+        speeds, self._stopped = self._stopped, None
+        for index, speed in (speeds or {}).items():
+            self.set_speed(self.processors[index], speed)
+
     def reconsider(self, thread: Thread) -> None:
         """Decide anew about a thread that is ready or runs: what decisions go by has changed.
 
@@ -799,6 +896,7 @@ class Scheduler:
 
     def set_affinity(self, thread: Thread, mask: int) -> None:
         """Change where a thread may run. One that runs or is queued goes by it when it is next placed."""
+        mask = self.where(mask)
         if not mask & self.all_mask:
             raise SimulationError(f"affinity {mask:#x} of {thread!r} has none of the processors")
         thread.affinity = mask
@@ -896,7 +994,7 @@ class Scheduler:
             if processor.plan is not None and processor.plan[0] is None:
                 yield f"processor {processor.index} is planned by an event that was cancelled"
             if thread is None:
-                idle |= processor.bit
+                idle |= processor.bit & self.all_mask
                 continue
             if thread.state != RUNNING:
                 yield f"{processor!r}, but that is in state {thread.state}"

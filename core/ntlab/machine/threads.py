@@ -196,7 +196,7 @@ class RunOn(Request):
         machine = thread.machine
         machine.scheduler.set_affinity(thread, self.processors)
         assert thread.processor is not None
-        if thread.processor.bit & self.processors:
+        if thread.processor.bit & thread.affinity:
             return 0
         machine.engine.after(0, machine.scheduler.wake, thread)
         return None

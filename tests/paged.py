@@ -96,7 +96,7 @@ class Box:
             extent, _ = space.at(self.region.first + page)
             assert extent is not None
             leaving.append(memory.isolate(extent, self.region.first + page, self.region.first + page + 1))
-        memory.trim(space, leaving)
+        memory.trim(space.working_set, leaving)
 
     def write(self, *order: int) -> None:
         """Change these pages one by one, trim them in this order and let them be written."""

@@ -46,7 +46,7 @@ class TrimWorkingSet(Request):
             extent, _ = space.at(page)
             if extent is not None and extent.state == ACTIVE:
                 leaving.append(memory.isolate(extent, page, page + 1))
-        memory.trim(space, leaving)
+        memory.trim(space.working_set, leaving)
         return 0
 
 

@@ -7,8 +7,9 @@ from typing import Literal
 
 import attrs
 
+from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
-from ntlab.machine import AddressSpace, Memory, MemoryPolicy, Region, Thread
+from ntlab.machine import Machine, Memory, MemoryPolicy, Region, Thread, WorkingSet
 from ntlab.plugin import option
 from ntlab.quantities import MICROSECOND, Duration, Size
 
@@ -41,6 +42,13 @@ class MemoryManagement:
         help="Which node is tried when the home has no page: any at random, or the next by number.",
     )
 
+    system_working_set_minimum: int = option(
+        default=388, help="Pages that a trim leaves the kernel's working set (a guess).", minimum=0
+    )
+    system_working_set_maximum: int = option(
+        default=0, help="Pages that the kernel's working set never exceeds; 0 is no limit.", minimum=0
+    )
+
     @hookimpl
     def memory_policy(self) -> MemoryPolicy:
         return MemoryPolicy(
@@ -52,6 +60,17 @@ class MemoryManagement:
             working_set_minimum=self.working_set_minimum,
             working_set_maximum=self.working_set_maximum,
         )
+
+    @hookimpl
+    def kernel_working_set_limits(self, machine: Machine, name: str) -> tuple[int, int]:
+        minimum, maximum = self.system_working_set_minimum, self.system_working_set_maximum
+        if 0 < maximum < minimum:
+            raise UserError(
+                f"a maximum of {maximum} pages",
+                where="ws2003.system_working_set_maximum",
+                expected=f"0, or at least system_working_set_minimum, {minimum}",
+            )
+        return minimum, maximum
 
     @hookimpl
     def allocation_node(self, thread: Thread, region: Region) -> int | None:
@@ -70,12 +89,12 @@ class MemoryManagement:
 
         What was changed becomes available when the modified page writer has written it.
         """
-        for floor in ("working_set_maximum", "working_set_minimum"):
-            for space in sorted(memory.spaces.values(), key=_size, reverse=True):
-                spare = space.working_set.pages - getattr(space, floor)
+        for floor in ("maximum", "minimum"):
+            for working_set in sorted(memory.working_sets, key=_size, reverse=True):
+                spare = working_set.pages - getattr(working_set, floor)
                 if spare > 0 and pages > 0:
-                    pages -= memory.trim(space, memory.oldest(space, min(spare, pages)))
+                    pages -= memory.trim(working_set, memory.oldest(working_set, min(spare, pages)))
 
 
-def _size(space: AddressSpace) -> int:
-    return space.working_set.pages
+def _size(working_set: WorkingSet) -> int:
+    return working_set.pages

@@ -186,7 +186,7 @@ def busy() -> Machine:
     region = machine.memory.space(process).allocate(64)
     assert region is not None
     machine.memory.populate(region, 0, dirty=True)
-    machine.memory.trim(region.space, machine.memory.oldest(region.space, 16))
+    machine.memory.trim(region.space.working_set, machine.memory.oldest(region.space.working_set, 16))
     guest = machine.partitions.create("guest", memory=1 << 20, plugins=[])
     guest.machine.create_thread(guest.machine.create_process("g"), bursts(1_000_000), name="computes")
     machine.hardware_errors.occur(HardwareError(component=Component("processor", 0), severity="corrected"))

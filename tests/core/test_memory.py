@@ -186,7 +186,7 @@ def test_a_page_taken_back_from_a_list_costs_a_soft_fault_and_no_page() -> None:
     memory = machine.memory
     region = region_of(machine, 10)
     memory.populate(region, 0, dirty=True)
-    memory.trim(region.space, memory.oldest(region.space, 4))
+    memory.trim(region.space.working_set, memory.oldest(region.space.working_set, 4))
     assert states(machine) == {ZEROED: 246, MODIFIED: 4, ACTIVE: 6}
     assert time_of(machine, Touch(region, 2, 5, accesses=0)) == 2 * SOFT
     assert memory.transition_faults == 2
@@ -433,7 +433,7 @@ def test_standby_pages_go_last_and_the_lowest_priority_and_oldest_of_them_first(
     low, old, new = region.extents()
     for priority, extent in ((5, old), (5, new), (2, low)):
         extent.priority = priority
-        memory.trim(region.space, [extent])
+        memory.trim(region.space.working_set, [extent])
     assert states(machine) == {ZEROED: 4, STANDBY: 12}
     start(machine, Touch(region_of(machine, 4), accesses=0))
     machine.run()
@@ -486,7 +486,7 @@ def test_who_waits_for_pages_goes_on_when_they_have_been_written() -> None:
     region = region_of(machine, 8)
     region.backing = store
     memory.populate(region, 0, dirty=True)
-    memory.trim(region.space, memory.oldest(region.space, 3))
+    memory.trim(region.space.working_set, memory.oldest(region.space.working_set, 3))
     memory.commit_limit += 3
     store.write(list(memory.modified))
     touch = Touch(region_of(machine, 3), accesses=0)
@@ -502,7 +502,7 @@ def test_a_page_touched_while_it_is_written_is_not_standby_afterwards() -> None:
     region = region_of(machine, 9)
     region.backing = store
     memory.populate(region, 0, dirty=True)
-    memory.trim(region.space, memory.oldest(region.space, 9))
+    memory.trim(region.space.working_set, memory.oldest(region.space.working_set, 9))
     store.write(list(memory.modified))
     assert states(machine) == {ZEROED: 247, TRANSITION: 9}
     start(machine, Touch(region, 3, 2, accesses=0), Touch(region, 6, 1, write=True, accesses=0))
@@ -574,7 +574,7 @@ def test_no_page_is_lost_or_counted_wrong_whatever_happens(operations: list[tupl
                 program = touch(number, first, min(pages, 20 - first), write)
                 machine.create_thread(regions[number].space.process, program, affinity=1 << processor)
             case "trim", which, pages:
-                memory.trim(spaces[which], memory.oldest(spaces[which], pages))
+                memory.trim(spaces[which].working_set, memory.oldest(spaces[which].working_set, pages))
             case "write", count:
                 for space, store in zip(spaces, stores, strict=True):
                     mine = [extent for extent in memory.modified if extent.region.space is space]
@@ -662,7 +662,7 @@ def test_a_terabyte_is_a_few_extents() -> None:
     assert len(region.extents()) == 16
     assert memory.available == 0
     memory.check()
-    memory.trim(region.space, memory.oldest(region.space, 1 << 27))
+    memory.trim(region.space.working_set, memory.oldest(region.space.working_set, 1 << 27))
     assert memory.pages(STANDBY) == 1 << 27
     memory.check()
 

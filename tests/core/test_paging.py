@@ -411,7 +411,7 @@ def test_whatever_happens_every_page_keeps_its_contents(
         elif action == "trim":
             active = [extent for extent in region.extents() if extent.state == ACTIVE]
             some = data.draw(st.permutations(active), label="trimmed")
-            machine.memory.trim(region.space, some[: data.draw(st.integers(0, len(some)))])
+            machine.memory.trim(region.space.working_set, some[: data.draw(st.integers(0, len(some)))])
         elif action == "flush":
             paging.flush()
         machine.run(machine.engine.now + data.draw(st.sampled_from([0, 1_000, 500_000, 30_000_000])))
@@ -443,7 +443,7 @@ def test_the_contents_model_sees_an_old_copy() -> None:
         machine.run()
 
     once()
-    machine.memory.trim(region.space, region.extents())
+    machine.memory.trim(region.space.working_set, region.extents())
     paging.flush()
     machine.run()
     once()

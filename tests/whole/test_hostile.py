@@ -376,7 +376,7 @@ class Stage:
     @hookimpl
     def pages_short(self, memory):
         (space,) = memory.spaces.values()
-        memory.trim(space, memory.oldest(space, 64))
+        memory.trim(space.working_set, memory.oldest(space.working_set, 64))
 
     @hookimpl
     def error_sources(self): return [NMI]

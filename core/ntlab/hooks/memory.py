@@ -18,6 +18,11 @@ def _distinct_nodes(answer: Sequence[int], memory: Memory) -> bool:
     return len(set(answer)) == len(answer) and all(node in range(len(memory.nodes)) for node in answer)
 
 
+def _limits(answer: tuple[int, int]) -> bool:
+    minimum, maximum = answer
+    return minimum >= 0 and (maximum == 0 or maximum >= minimum)
+
+
 @hookspec(firstresult=True)
 def memory_policy(machine: Machine) -> MemoryPolicy | None:
     """The fixed rules and costs of memory.
@@ -44,6 +49,27 @@ def fallback_order(memory: Memory, home: int) -> Sequence[int] | None:
 
     Asked each time that happens. Nodes that are not named come last, by number. 2003: the others at random.
     None everywhere: the others by number.
+    """
+
+
+@hookspec(firstresult=True)
+def kernel_working_set(machine: Machine, section: str) -> str | None:
+    """The name of the working set that a section of the kernel's memory is in.
+
+    Asked once for each of the sections "system cache", "paged pool", "system code" and "system drivers", when
+    it is first used. Sections that are given one name share one working set. None everywhere, as in 2003:
+    "system", one for all.
+    """
+
+
+@hookspec(firstresult=True)
+@expects("pages: a minimum, and a maximum that is 0 or not below it", _limits)
+def kernel_working_set_limits(machine: Machine, name: str) -> tuple[int, int] | None:
+    """The fewest and the most pages of the kernel's working set of that name.
+
+    Asked once, when its first section is first used. The most is a hard limit: what comes in above it pushes
+    the oldest pages out; 0 is no limit. The fewest is what `pages_short` leaves it. 2003: its options. None
+    everywhere: (0, 0).
     """
 
 

@@ -9,7 +9,7 @@ from ntlab.machine.io import Device, File, Io, IoRequest, Layer, Read, Write
 from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.locks import Acquire, Release, SpinLock
 from ntlab.machine.machine import Machine
-from ntlab.machine.memory import AddressSpace, Backing, Memory, Region
+from ntlab.machine.memory import AddressSpace, Backing, Memory, Region, WorkingSet
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.paging import FlushModifiedList, Paging
 from ntlab.machine.partitions import (
@@ -23,14 +23,27 @@ from ntlab.machine.partitions import (
 from ntlab.machine.policy import IoPolicy, MemoryPolicy, PagingPolicy, SchedulerPolicy
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, OrderedLevel, Processor, ReadyLevel
+from ntlab.machine.sections import (
+    NONPAGED_POOL,
+    PAGED_POOL,
+    SYSTEM_CACHE,
+    SYSTEM_CODE,
+    SYSTEM_DRIVERS,
+    Sections,
+)
 from ntlab.machine.stages import Mailbox, Receive, Stage
 from ntlab.machine.threads import Compute, Process, Program, Request, RunOn, Session, Sleep, Thread
 
 __all__ = [
     "NEVER_NOTIFY",
     "NOMINAL",
+    "NONPAGED_POOL",
     "NOTIFY_LONG_SPIN_WAIT",
+    "PAGED_POOL",
     "PRESETS",
+    "SYSTEM_CACHE",
+    "SYSTEM_CODE",
+    "SYSTEM_DRIVERS",
     "Acquire",
     "AddressSpace",
     "Allocate",
@@ -82,6 +95,7 @@ __all__ = [
     "Request",
     "RunOn",
     "SchedulerPolicy",
+    "Sections",
     "SeekCurve",
     "Session",
     "Sleep",
@@ -91,6 +105,7 @@ __all__ = [
     "Thread",
     "Touch",
     "VirtualProcessor",
+    "WorkingSet",
     "Write",
     "Yield",
 ]

@@ -15,11 +15,12 @@ from ntlab.machine.interrupts import Interrupts
 from ntlab.machine.io import Io
 from ntlab.machine.locks import Discipline, Locks, SpinLock
 from ntlab.machine.memory import Memory
-from ntlab.machine.paging import create_paging
+from ntlab.machine.paging import SYSTEM_PID, create_paging
 from ntlab.machine.partitions import Partition, Partitions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.profile import ProfiledEngine
 from ntlab.machine.scheduler import Scheduler
+from ntlab.machine.sections import Sections
 from ntlab.machine.threads import Process, Program, Session, Thread
 from ntlab.plugin import RELEASES, plugin_info, renewed
 from ntlab.tracing import Tracer
@@ -103,6 +104,7 @@ class Machine:
         self.io.find_disks()
         self.memory = Memory(self)
         self.paging = create_paging(self)
+        self.sections = Sections(self)
         self.partitions = Partitions(self)
         self.hardware_errors = HardwareErrors(self)
         self.sessions: dict[int, Session] = {}
@@ -218,6 +220,7 @@ class Machine:
             self.io,
             self.memory,
             self.paging,
+            self.sections,
             self.partitions,
             self.hardware_errors,
         ):
@@ -255,8 +258,22 @@ class Machine:
         mask = self._affinity(affinity, self.scheduler.all_mask, name)
         if session is None:
             session = self.sessions.get(0) or self.create_session(0)
-        process = Process(self, self._identity(), name, session, base_priority, mask)
-        self.processes[process.id] = process
+        return self._add_process(self._identity(), name, session, base_priority, mask)
+
+    @property
+    def system_process(self) -> Process:
+        """The process that owns the kernel's memory and its worker threads. Made when first asked for."""
+        found = self.processes.get(SYSTEM_PID)
+        if found is None:
+            session = self.sessions.get(0) or self.create_session(0)
+            found = self._add_process(SYSTEM_PID, "System", session, 8, self.scheduler.all_mask)
+        return found
+
+    def _add_process(
+        self, identity: int, name: str, session: Session, base_priority: int, affinity: int
+    ) -> Process:
+        process = Process(self, identity, name, session, base_priority, affinity)
+        self.processes[identity] = process
         return process
 
     def create_thread(
@@ -346,6 +363,7 @@ class Machine:
             r"Processor(_Total)\% DPC Time": 100 * sum(p.dpc_time for p in self.processors) / total,
             **self.memory.counters(),
             **(self.paging.counters() if self.paging is not None else {}),
+            **self.sections.counters(),
             **self.io.counters(),
             **self.partitions.counters(),
             **self.hardware_errors.counters(),

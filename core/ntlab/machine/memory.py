@@ -10,8 +10,9 @@ A page's life, in Windows' names of states:
        |                                  | +--trim, clean---|-------------------|-----------> |
        +--release, repurpose--            +---soft fault-----+-------------------+-------------+
 
-Active pages are in their process's working set, which is a list in the order of arrival; a bit tells
-what has been accessed since somebody last cleared it, as hardware does. Standby pages are listed by node and
+Active pages are in their address space's working set, which is a list in the order of arrival; a bit tells
+what has been accessed since somebody last cleared it, as hardware does. A process has its own address space
+and working set; those of the kernel are in `ntlab.machine.sections`. Standby pages are listed by node and
 priority, modified pages for the whole machine, since they are written in that order. Each node counts its
 pages by state, so any list's length is read, never counted.
 """
@@ -24,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ntlab.engine import FOREVER
-from ntlab.errors import SimulationError
+from ntlab.errors import SimulationError, UserError
 from ntlab.machine.accesses import Accesses
 from ntlab.machine.extents import (
     ACTIVE,
@@ -58,6 +59,7 @@ UNSTATED_MEMORY = 4 * GIB
 ALLOCATE = event_type("Lab-Numa", "Allocate", "pid home node frame page pages")
 REPURPOSE = event_type("Lab-Memory", "Repurpose", "node frame pages priority")
 TRIM = event_type("Lab-Memory", "Trim", "pid modified standby")
+KERNEL_TRIM = event_type("Lab-Memory", "KernelTrim", "working_set$ modified standby")
 
 
 # -- address spaces ---------------------------------------------------------------------------------------
@@ -109,7 +111,7 @@ class Region:
         self.node = node
 
     def __repr__(self) -> str:
-        return f"<Region pages {self.first}..{self.first + self.pages} of {self.space.process.name}>"
+        return f"<Region pages {self.first}..{self.first + self.pages} of {self.space.name}>"
 
     @property
     def stop(self) -> int:
@@ -128,10 +130,58 @@ class Region:
         return counts
 
 
-class AddressSpace:
-    """A process's virtual memory: its regions, and the extents that hold some of their pages.
+class WorkingSet(PageList):
+    """The active pages of one address space, or of several that share it, in the order in which they came in.
 
-    `working_set` lists the active ones in the order in which they came in. Made by `memory.space(process)`.
+    `minimum` and `maximum` are pages, and for those to heed who trim. If it is `hard`, it gives up its oldest
+    pages at the end of any event that left it above its maximum. `trimmed` counts the pages that it ever gave
+    up. `kernel` says that it is one of the kernel's; `owner` is its process, the system process then.
+
+    Pages that are never trimmed are in one that is not `pageable`.
+    """
+
+    __slots__ = (
+        "_fitting", "hard", "kernel", "maximum", "minimum", "name", "owner", "pageable", "trimmed",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: Process,
+        name: str,
+        minimum: int,
+        maximum: int,
+        *,
+        hard: bool = False,
+        kernel: bool = False,
+        pageable: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 <= minimum <= maximum:
+            raise UserError(
+                f"the working set {name!r} of at least {minimum} and at most {maximum} pages",
+                expected="a maximum that is not below the minimum",
+            )
+        self.owner = owner
+        self.name = name
+        self.minimum = minimum
+        self.maximum = maximum
+        self.hard = hard
+        self.kernel = kernel
+        self.pageable = pageable
+        self.trimmed = 0
+        self._fitting = False  # it is going to be trimmed to its maximum
+
+    def __repr__(self) -> str:
+        return f"<WorkingSet {self.name!r}: {self.pages} pages>"
+
+
+class AddressSpace:
+    """Virtual memory of a process, or a section of the kernel's: its regions, and the extents that hold some
+    of their pages.
+
+    `working_set` lists the active ones. `id` is the process's, or a number that no process has. `faults` and
+    `trimmed` count pages that came in and that went. Made by `memory.space(process)` and
+    `machine.sections.space(name)`.
     """
 
     __slots__ = (
@@ -140,23 +190,27 @@ class AddressSpace:
         "_starts",
         "committed",
         "faults",
+        "id",
         "memory",
+        "name",
         "process",
         "regions",
+        "trimmed",
         "working_set",
-        "working_set_maximum",
-        "working_set_minimum",
     )
 
-    def __init__(self, memory: Memory, process: Process) -> None:
+    def __init__(
+        self, memory: Memory, process: Process, identity: int, name: str, working_set: WorkingSet
+    ) -> None:
         self.memory = memory
         self.process = process
+        self.id = identity
+        self.name = name
         self.regions: list[Region] = []
         self.committed = 0
         self.faults = 0
-        self.working_set = PageList()
-        self.working_set_minimum = memory.policy.working_set_minimum
-        self.working_set_maximum = memory.policy.working_set_maximum
+        self.trimmed = 0
+        self.working_set = working_set
         self._starts: list[int] = []  # first virtual pages of _extents, ascending
         self._extents: list[Extent] = []
         self._next = memory.granularity
@@ -213,6 +267,11 @@ class AddressSpace:
                 return extent, end
         return None, self._starts[index] if index < len(self._starts) else FOREVER
 
+    @property
+    def resident(self) -> int:
+        """Its pages that are active: its part of the working set."""
+        return sum(extent.pages for extent in self._extents if extent.state == ACTIVE)
+
     def _add(self, extent: Extent) -> None:
         index = bisect_left(self._starts, extent.page)
         self._starts.insert(index, extent.page)
@@ -253,6 +312,7 @@ class Memory:
         self.backing: Backing | None = None  # of regions that name none: a paging file, where there is one
         self.writer: Writer | None = None
         self.spaces: dict[int, AddressSpace] = {}
+        self.working_sets: list[WorkingSet] = []  # all that may be trimmed
         self.writes = 0  # under way: each will free its pages
         # totals, in pages
         self.demand_zero_faults = 0
@@ -268,12 +328,19 @@ class Memory:
         self._trace_allocate = tracer.emitter(ALLOCATE)
         self._trace_repurpose = tracer.emitter(REPURPOSE)
         self._trace_trim = tracer.emitter(TRIM)
+        self._trace_kernel_trim = tracer.emitter(KERNEL_TRIM)
 
     def space(self, process: Process) -> AddressSpace:
         """A process's address space."""
         found = self.spaces.get(process.id)
         if found is None:
-            found = self.spaces[process.id] = AddressSpace(self, process)
+            policy = self.policy
+            working_set = WorkingSet(
+                process, process.name, policy.working_set_minimum, policy.working_set_maximum
+            )
+            self.working_sets.append(working_set)
+            found = AddressSpace(self, process, process.id, process.name, working_set)
+            self.spaces[process.id] = found
         return found
 
     def pages(self, state: int) -> int:
@@ -329,7 +396,7 @@ class Memory:
         counts[state] += extent.pages
         extent.state = state
         if state == ACTIVE:
-            extent.region.space.working_set.append(extent)
+            self._enter(extent)
         elif state == STANDBY:
             self.nodes[extent.node].standby[extent.priority].append(extent)
         elif state == MODIFIED:
@@ -337,33 +404,56 @@ class Memory:
         elif state == MODIFIED_NO_WRITE:
             self.modified_no_write.append(extent)
 
-    def trim(self, space: AddressSpace, extents: Iterable[Extent]) -> int:
+    def _enter(self, extent: Extent) -> None:
+        """Put an active extent into its working set."""
+        working_set = extent.region.space.working_set
+        working_set.append(extent)
+        if working_set.hard and working_set.pages > working_set.maximum and not working_set._fitting:
+            working_set._fitting = True
+            self.engine.after(0, self._fit, working_set)
+
+    def _fit(self, working_set: WorkingSet) -> None:
+        """Trim a hard working set to its maximum."""
+        working_set._fitting = False
+        above = working_set.pages - working_set.maximum
+        if above > 0:
+            self.trim(working_set, self.oldest(working_set, above))
+
+    def trim(self, working_set: WorkingSet, extents: Iterable[Extent]) -> int:
         """Take active extents out of a working set: changed ones become modified, others standby.
 
         Returns the pages trimmed.
         """
+        if not working_set.pageable:
+            raise SimulationError(f"{working_set!r} is not pageable, and cannot be trimmed")
         modified = standby = 0
         for extent in extents:
-            if extent.state != ACTIVE or extent.region.space is not space:
-                raise SimulationError(f"{extent!r} is not in the working set of {space.process.name}")
+            if extent.list is not working_set:
+                raise SimulationError(f"{extent!r} is not in {working_set!r}")
+            extent.region.space.trimmed += extent.pages
             if extent.dirty:
                 modified += extent.pages
                 self.move(extent, MODIFIED)
             else:
                 standby += extent.pages
                 self.move(extent, STANDBY)
-        if self._trace_trim is not None:
-            self._trace_trim((self.engine.now, TRIM.id, space.process.id, modified, standby))
+        working_set.trimmed += modified + standby
+        if working_set.kernel:
+            if self._trace_kernel_trim is not None:
+                text = self.machine.tracer.text(working_set.name)
+                self._trace_kernel_trim((self.engine.now, KERNEL_TRIM.id, text, modified, standby))
+        elif self._trace_trim is not None:
+            self._trace_trim((self.engine.now, TRIM.id, working_set.owner.id, modified, standby))
         if standby:
             self.more_available()
         if modified and self.writer is not None:
             self.writer.wake()
         return modified + standby
 
-    def oldest(self, space: AddressSpace, pages: int) -> list[Extent]:
+    def oldest(self, working_set: WorkingSet, pages: int) -> list[Extent]:
         """The oldest pages of a working set, exactly `pages` of them or all, ready for `trim`."""
         found: list[Extent] = []
-        for extent in space.working_set:
+        for extent in working_set:
             if not pages:
                 break
             if extent.pages > pages:
@@ -425,7 +515,7 @@ class Memory:
             extents.append(extent)
             region.space._add(extent)
             if state == ACTIVE:
-                region.space.working_set.append(extent)
+                self._enter(extent)
         return extents, unzeroed
 
     def _order(self, home: int) -> Sequence[int]:
@@ -620,7 +710,14 @@ class Memory:
                     frames.append((frame, pages))
         listed = [self.modified, self.modified_no_write, self.bad]
         listed += [standby for node in self.nodes for standby in node.standby]
-        listed += [space.working_set for space in self.spaces.values()]
+        shared = {id(space.working_set): space.working_set for space in self.spaces.values()}
+        listed += shared.values()
+        pageable = [each for each in shared.values() if each.pageable]
+        _require({id(each) for each in pageable} == {id(each) for each in self.working_sets}, "working sets")
+        _require(len(pageable) == len(self.working_sets), "a working set is named twice")
+        for working_set in pageable:
+            fits = working_set.pages <= working_set.maximum or not working_set.hard or working_set._fitting
+            _require(fits, f"{working_set!r} is above its hard maximum")
         for each in listed:
             _require(each.pages == sum(extent.pages for extent in each), "a list's total is wrong")
             _require(all(extent.list is each for extent in each), "an extent is on two lists")

@@ -51,8 +51,8 @@ WRITE_LIMIT = 16
 
 
 def number(space: AddressSpace, page: int) -> int:
-    """The number of virtual page `page` of an address space: process number, then page."""
-    return space.process.id << SPACE_SHIFT | page
+    """The number of virtual page `page` of an address space: the space's number, then page."""
+    return space.id << SPACE_SHIFT | page
 
 
 def whole_pages(machine: Machine, size: int, where: str) -> int:
@@ -105,7 +105,7 @@ class Paging:
         self.write_sizes: Counter[int] = Counter()
         self.read_sizes: Counter[int] = Counter()
         self.full = 0
-        self._stored: dict[int, int] = {}  # slots that each process has
+        self._stored: dict[int, int] = {}  # slots that each address space has
         self._woken = False  # the writer is about to look
         self._flushing = False
         self._flushed: list[Thread] = []  # who waits for the flush
@@ -127,7 +127,7 @@ class Paging:
     def held(self, region: Region, page: int, stop: int) -> tuple[int, int] | None:
         """The first run of pages in page..stop that has slots, as far as they follow on each other."""
         space = region.space
-        if not self._stored.get(space.process.id):
+        if not self._stored.get(space.id):
             return None
         slot_of = self.file.slot_of
         base = number(space, 0)
@@ -143,8 +143,8 @@ class Paging:
 
     def changed(self, region: Region, page: int, stop: int) -> None:
         """These pages differ from their copies from now on: free the slots."""
-        process = region.space.process.id
-        stored = self._stored.get(process)
+        space = region.space.id
+        stored = self._stored.get(space)
         if not stored:
             return
         base = number(region.space, 0)
@@ -154,8 +154,8 @@ class Paging:
             if slot is not None:
                 release(slot)
                 stored -= 1
-        if stored != self._stored[process]:
-            self._stored[process] = stored
+        if stored != self._stored[space]:
+            self._stored[space] = stored
             if self._stuck:
                 self._stuck = False
                 self.wake()
@@ -294,8 +294,8 @@ class Paging:
         self._transfer = self.memory.begin_write(self._extents(pages))
         self.file.allocate(start, pages)
         for page in pages:
-            process = page >> SPACE_SHIFT
-            self._stored[process] = self._stored.get(process, 0) + 1
+            space = page >> SPACE_SHIFT
+            self._stored[space] = self._stored.get(space, 0) + 1
         self._target = range(start, start + len(pages))
         self.write_sizes[len(pages)] += 1
         size = self.page_size
@@ -394,13 +394,13 @@ class Paging:
         self.file.check()
         stored: dict[int, int] = {}
         for page in self.file.slot_of:
-            process = page >> SPACE_SHIFT
-            stored[process] = stored.get(process, 0) + 1
-            extent, _ = self.memory.spaces[process].at(page & PAGE_MASK)
+            space = page >> SPACE_SHIFT
+            stored[space] = stored.get(space, 0) + 1
+            extent, _ = self.memory.spaces[space].at(page & PAGE_MASK)
             if extent is not None and extent.dirty:
                 raise SimulationError(f"{extent!r} is changed, and still has a slot")
-        if stored != {process: count for process, count in self._stored.items() if count}:
-            raise SimulationError("the slots of a process are miscounted")
+        if stored != {space: count for space, count in self._stored.items() if count}:
+            raise SimulationError("the slots of an address space are miscounted")
 
 
 def _disk(machine: Machine) -> Disk:

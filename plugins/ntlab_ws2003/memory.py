@@ -33,6 +33,9 @@ class MemoryManagement:
         help="Time to zero a page that nobody has zeroed before.",
         minimum=0,
     )
+    page_copy: Duration = option(
+        default=Duration(1_500), help="Processor time to copy a page to another node.", minimum=0
+    )
     working_set_minimum: int = option(default=50, help="Pages that a trim leaves a process.", minimum=0)
     working_set_maximum: int = option(
         default=345, help="Pages that a process is not trimmed below while others have more.", minimum=1
@@ -57,6 +60,7 @@ class MemoryManagement:
             transition_fault=self.transition_fault,
             hard_fault=self.hard_fault,
             zeroing=self.zeroing,
+            page_copy=self.page_copy,
             working_set_minimum=self.working_set_minimum,
             working_set_maximum=self.working_set_maximum,
         )

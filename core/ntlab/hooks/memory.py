@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
+    from ntlab.machine.extents import Extent
     from ntlab.machine.machine import Machine
     from ntlab.machine.memory import Memory, Region
     from ntlab.machine.policy import MemoryPolicy
@@ -70,6 +71,17 @@ def kernel_working_set_limits(machine: Machine, name: str) -> tuple[int, int] | 
     Asked once, when its first section is first used. The most is a hard limit: what comes in above it pushes
     the oldest pages out; 0 is no limit. The fewest is what `pages_short` leaves it. 2003: its options. None
     everywhere: (0, 0).
+    """
+
+
+@hookspec(firstresult=True)
+@expects("a node of the machine", lambda answer, thread: answer in range(thread.machine.tables.nodes))
+def standby_node(thread: Thread, extent: Extent) -> int | None:
+    """The number of the node that standby pages are moved to, because a running thread touches them.
+
+    Asked at each soft fault on a standby list, for all its pages that are consecutive. As many move as the
+    node has available; the thread copies them, `page_copy` ns each, and where they were becomes free. None
+    everywhere, as in 2003: they stay where they are.
     """
 
 

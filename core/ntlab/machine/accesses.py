@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError
-from ntlab.machine.extents import ACTIVE, TRANSITION, Extent
+from ntlab.machine.extents import ACTIVE, STANDBY, TRANSITION, Extent
 from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.processors import NOMINAL
 from ntlab.machine.threads import Request, Thread
@@ -274,6 +274,9 @@ class _Access(Request):
                 return None
             if state != ACTIVE:
                 extent = memory.isolate(extent, at, end)
+                if state == STANDBY:
+                    self.unpaid += memory.bring_near(self.thread, extent)
+                    end = at + extent.pages
                 memory.activate(extent)
                 memory.transition_faults += extent.pages
                 space.faults += extent.pages

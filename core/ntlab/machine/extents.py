@@ -184,6 +184,11 @@ class NodeMemory:
         pages = self.pages
         return pages[ZEROED] + pages[FREE] + pages[STANDBY]
 
+    @property
+    def empty(self) -> int:
+        """Pages that hold nothing: zeroed and free."""
+        return self.pages[ZEROED] + self.pages[FREE]
+
 
 class Transfer:
     """An I/O between memory and a backing store. `extents` are the pages that still take part.

@@ -57,6 +57,7 @@ UNSTATED_MEMORY = 4 * GIB
 """Bytes of each node where the description of the machine says nothing of memory: a guess."""
 
 ALLOCATE = event_type("Lab-Numa", "Allocate", "pid home node frame page pages")
+MIGRATE = event_type("Lab-Numa", "Migrate", "pid from_node node frame page pages")
 REPURPOSE = event_type("Lab-Memory", "Repurpose", "node frame pages priority")
 TRIM = event_type("Lab-Memory", "Trim", "pid modified standby")
 KERNEL_TRIM = event_type("Lab-Memory", "KernelTrim", "working_set$ modified standby")
@@ -318,14 +319,17 @@ class Memory:
         self.demand_zero_faults = 0
         self.transition_faults = 0
         self.hard_faults = 0
+        self.migrated = 0
         self.repurposed = [0] * PRIORITIES
         self.accesses = Accesses(self)
         self._waiters: deque[Thread] = deque()  # for pages to become available
         self._allocation_node = hooks.allocation_node
         self._fallback_order = hooks.fallback_order
+        self._standby_node = hooks.standby_node
         self._pages_short = hooks.pages_short
         tracer = machine.tracer
         self._trace_allocate = tracer.emitter(ALLOCATE)
+        self._trace_migrate = tracer.emitter(MIGRATE)
         self._trace_repurpose = tracer.emitter(REPURPOSE)
         self._trace_trim = tracer.emitter(TRIM)
         self._trace_kernel_trim = tracer.emitter(KERNEL_TRIM)
@@ -625,6 +629,49 @@ class Memory:
         for extent in transfer.extents:
             extent.transfer = None
         return transfer.extents
+
+    # -- from node to node ----------------------------------------------------------------------------------
+
+    def migrate(self, extent: Extent, node: int) -> int:
+        """Copy an extent's pages to frames of another node, which must have some available, and free those
+        where they were. It keeps its state, and its place on its list unless that is a list of the node.
+
+        Returns how many pages went, from its first one on: fewer than all where the node gives fewer in a
+        row. The others are an extent of their own then. Takes no time: whoever copies is busy for
+        `policy.page_copy` a page.
+        """
+        if extent.transfer is not None or extent.node == node:
+            raise SimulationError(f"{extent!r} cannot be moved to node {node}")
+        to = self.nodes[node]
+        frame, pages, _ = self._take(to, extent.pages)
+        if pages < extent.pages:
+            self.split(extent, pages)
+        old, place = self.nodes[extent.node], extent.frame
+        old.pages[extent.state] -= pages
+        to.pages[extent.state] += pages
+        extent.node, extent.frame = node, frame
+        if extent.state == STANDBY:
+            assert extent.list is not None
+            extent.list.remove(extent)
+            to.standby[extent.priority].append(extent)
+        self._free(old.index, place, pages)
+        self.migrated += pages
+        if self._trace_migrate is not None:
+            process = extent.region.space.process.id
+            self._trace_migrate(
+                (self.engine.now, MIGRATE.id, process, old.index, node, frame, extent.page, pages)
+            )
+        return pages
+
+    def bring_near(self, thread: Thread, extent: Extent) -> int:
+        """A running thread touches a standby extent: let it move to another node, if a plugin says so.
+
+        Returns the ns that it takes. The extent may have fewer pages then: as many as went.
+        """
+        node = self._standby_node(thread, extent) if self._standby_node is not None else None
+        if node is None or node == extent.node or not self.nodes[node].available:
+            return 0
+        return self.migrate(extent, node) * self.policy.page_copy
 
     # -- faults -------------------------------------------------------------------------------------------
 

@@ -79,7 +79,8 @@ class MemoryPolicy:
 
     - `page_size`, `line`: bytes of a page and of a cache line.
     - `demand_zero_fault`, `transition_fault`: processor time for each page; `hard_fault`: for each wait for
-      a read; `zeroing`: for each page that nobody has zeroed before.
+      a read; `zeroing`: for each page that nobody has zeroed before; `page_copy`: for each page that is
+      copied from one node to another.
     - `working_set_minimum`, `working_set_maximum`: pages, of a new process. Nothing is done at the maximum
       unless a plugin does it.
     """
@@ -90,6 +91,7 @@ class MemoryPolicy:
     transition_fault: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
     hard_fault: Duration = attrs.field(default=Duration(20 * MICROSECOND), validator=_not_negative)
     zeroing: Duration = attrs.field(default=Duration(1 * MICROSECOND), validator=_not_negative)
+    page_copy: Duration = attrs.field(default=Duration(1_500), validator=_not_negative)
     working_set_minimum: int = attrs.field(default=50, validator=_not_negative)
     working_set_maximum: int = attrs.field(default=345, validator=_positive)
 

@@ -142,6 +142,7 @@ class Reporting:
         hooks = self.machine.hooks
         if hooks.pshed_clear_status is not None:
             hooks.pshed_clear_status(self.machine, latched)
+        self._errors.reported(latched)
         state.free += 1
         state.recent.append(latched.time)
         while state.recent[0] <= latched.time - source.window:
@@ -166,6 +167,7 @@ class Reporting:
         if not recovered:
             self._crash(packet, record)
         self._errors.count("recovered")
+        self._errors.reported(latched)
         self._event(latched, evolve(record, flags=record.flags | RecordFlag.RECOVERED), 1)
 
     def _crash(self, packet: Packet, record: Record) -> NoReturn:

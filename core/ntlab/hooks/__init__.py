@@ -31,6 +31,16 @@ __all__ = [
 
 def specifications() -> list[ModuleType]:
     """The modules that specify the built-in hooks."""
-    from ntlab.hooks import errors, io, lifecycle, locks, memory, paging, scheduling, virtualization
+    from ntlab.hooks import (
+        errors,
+        io,
+        lifecycle,
+        locks,
+        memory,
+        paging,
+        partitioning,
+        scheduling,
+        virtualization,
+    )
 
-    return [lifecycle, locks, scheduling, io, memory, paging, errors, virtualization]
+    return [lifecycle, locks, scheduling, io, memory, paging, errors, virtualization, partitioning]

@@ -37,6 +37,16 @@ def hardware_error(machine: Machine, latched: LatchedError) -> bool | None:
     """
 
 
+@observer
+def error_reported(machine: Machine, latched: LatchedError) -> None:
+    """The kernel has reported an error after which the machine goes on: whoever watches over the health of
+    the hardware sees it.
+
+    Called by `hardware_errors.reported`, when a corrected or recovered error is recorded, whether or not it
+    is worth an event. 2003: nobody reports corrected errors.
+    """
+
+
 @hookspec
 @expects("addresses of 0 and more", lambda answer: all(address >= 0 for address, _ in answer))
 def crash_memory(machine: Machine, crash: Crash) -> Sequence[tuple[int, bytes]] | None:

@@ -34,6 +34,16 @@ def machine_booted(machine: Machine) -> None:
 
 
 @observer
+def hardware_changed(machine: Machine) -> None:
+    """Processors or memory have come or gone while the machine runs: `machine.tables` is another one now.
+
+    Called before a new processor may run anything and again when it may, when one has been taken out, and
+    when memory is there. A number once given to a processor stays valid, but `scheduler.all_mask` says which
+    may run threads. What a plugin has worked out from the tables it works out again here, as 2003 does.
+    """
+
+
+@observer
 def machine_stopped(machine: Machine) -> None:
     """The machine will run no more: the place to account for what is still open.
 

@@ -174,6 +174,7 @@ class HardwareErrors:
         self._latched: dict[tuple[Kind, int], LatchedError] = {}
         self._polls: set[int] = set()  # sources that are going to be looked at
         self._hardware_error = machine.hooks.hardware_error
+        self._error_reported = machine.hooks.error_reported
         self._trace = machine.tracer.emitter(HARDWARE_ERROR)
 
     def count(self, what: str, by: int = 1) -> None:
@@ -224,6 +225,11 @@ class HardwareErrors:
             self.count("unseen")
         elif self._latch(LatchedError(error, source, self.machine.engine.now)):
             self._signal(source, error)
+
+    def reported(self, latched: LatchedError) -> None:
+        """The kernel has recorded an error after which the machine goes on: tell who watches its health."""
+        if self._error_reported is not None:
+            self._error_reported(self.machine, latched)
 
     def counters(self) -> dict[str, float]:
         """How many errors came to what, since boot."""
@@ -277,7 +283,7 @@ class HardwareErrors:
         """The processor that takes the signal: the failing one, or the first of those nearest."""
         tables = self.machine.tables
         if component.kind in ("processor", "cache"):
-            return component.number
+            return self.machine.scheduler.in_place_of(component.number)
         if component.kind == "memory":
             near = next(node for node in tables.nearest[component.number] if tables.node_mask[node])
             return tables.node_processors[near][0]

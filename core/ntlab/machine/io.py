@@ -279,6 +279,9 @@ class Io:
         self._max_transfer = hooks.max_transfer
         self._interrupt_processor = hooks.interrupt_processor
         self._dpc_processor = hooks.dpc_processor
+        self.at_devices = 0  # requests that devices are at: memory that they transfer must not move
+        self._held: list[tuple[IoRequest, int]] | None = None  # with their limits, while devices are off
+        self._quiet: Callable[[], object] | None = None  # called when no device is at anything any more
         self._completion_plan = hooks.completion_plan
 
     @property
@@ -352,7 +355,14 @@ class Io:
         limit = min(limits) if limits else request.length
         if limit <= 0:
             raise SimulationError(f"max_transfer gave {limit} bytes for {request!r}")
+        if self._held is not None:
+            self._held.append((request, limit))
+            return
+        self._start(request, limit)
+
+    def _start(self, request: IoRequest, limit: int) -> None:
         if request.length <= limit:
+            self.at_devices += 1
             request.device.start(request)
         else:
             self._split(request, limit)
@@ -360,6 +370,7 @@ class Io:
     def _split(self, request: IoRequest, limit: int) -> None:
         starts = range(request.offset, request.offset + request.length, limit)
         request.parts = len(starts)
+        self.at_devices += len(starts)
         end = request.offset + request.length
         for start in starts:
             part = IoRequest(
@@ -378,10 +389,44 @@ class Io:
             part.advance(PENDING)
             part.device.start(part)
 
+    # -- devices off ---------------------------------------------------------------------------------------
+
+    def hold(self, quiet: Callable[[], object]) -> None:
+        """Queue what is issued from now on, and call `quiet()` once devices have finished what they are at.
+
+        So no device reads or writes memory then. `resume` ends that.
+        """
+        if self._held is not None:
+            raise SimulationError("devices are turned off twice")
+        self._held = []
+        self._quiet = quiet
+        if not self.at_devices:
+            self.engine.after(0, self._all_quiet)
+
+    def _all_quiet(self, _: object) -> None:
+        quiet, self._quiet = self._quiet, None
+        if quiet is not None:
+            quiet()
+
+    @property
+    def held(self) -> int:
+        """Requests that wait for devices to be turned on again."""
+        return len(self._held) if self._held is not None else 0
+
+    def resume(self) -> None:
+        """Devices are on again: start what was queued, oldest first."""
+        waiting, self._held = self._held or [], None
+        for request, limit in waiting:
+            if request.status != CANCELLED:
+                self._start(request, limit)
+
     # -- the way up ----------------------------------------------------------------------------------------
 
     def finish(self, request: IoRequest, status: int = SUCCESS) -> None:
         """The device has finished a request: interrupt a processor."""
+        self.at_devices -= 1
+        if not self.at_devices and self._quiet is not None:
+            self.engine.after(0, self._all_quiet)
         if request.status == CANCELLED:
             return  # cancelled while the device was at it
         request.advance(COMPLETING)
@@ -406,6 +451,11 @@ class Io:
     def _checked(self, index: int, hook: str) -> int:
         if not 0 <= index < len(self.machine.processors):
             raise SimulationError(f"{hook} gave {index}, which is no processor of {self.machine.name}")
+        scheduler = self.machine.scheduler
+        if not scheduler.all_mask >> index & 1:  # it has been taken out, or is not yet in use
+            index = scheduler.in_place_of(index)
+            if not scheduler.all_mask >> index & 1:
+                index = (scheduler.all_mask & -scheduler.all_mask).bit_length() - 1
         return index
 
     def pass_up(self, request: IoRequest) -> None:

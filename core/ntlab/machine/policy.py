@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
-from ntlab.quantities import MICROSECOND, MILLISECOND, Duration, Share, Size
+from ntlab.quantities import MICROSECOND, MILLISECOND, Duration, Rate, Share, Size
 
 
 def _positive(instance: object, field: attrs.Attribute[Any], value: int) -> None:
@@ -94,6 +94,30 @@ class MemoryPolicy:
     page_copy: Duration = attrs.field(default=Duration(1_500), validator=_not_negative)
     working_set_minimum: int = attrs.field(default=50, validator=_not_negative)
     working_set_maximum: int = attrs.field(default=345, validator=_positive)
+
+
+@attrs.frozen(kw_only=True)
+class ReplacementPolicy:
+    """How failing parts are replaced in a running machine; the times are guesses of the usual order.
+
+    - `order`: what of a memory unit is copied before devices are turned off. "movable_first": all that the
+      memory manager may move, in rounds; "all_in_window": nothing.
+    - `rounds`: how often what was written to meanwhile is copied again, at most.
+    - `copy_bandwidth`: bytes a second that are copied at most; 0: as many as the memory carries.
+    - `devices_off`, `devices_on`: ns that a device takes to go to its low-power state D3 and back to D0;
+      `devices_at_once`: all at a time, or one after the other.
+    - `slow_to`: what is left of a failing processor's speed while its threads leave it.
+    """
+
+    order: Literal["movable_first", "all_in_window"] = attrs.field(
+        default="movable_first", validator=attrs.validators.in_(("movable_first", "all_in_window"))
+    )
+    rounds: int = attrs.field(default=8, validator=_not_negative)
+    copy_bandwidth: Rate = attrs.field(default=Rate(0), validator=_not_negative)
+    devices_off: Duration = attrs.field(default=Duration(100 * MILLISECOND), validator=_not_negative)
+    devices_on: Duration = attrs.field(default=Duration(200 * MILLISECOND), validator=_not_negative)
+    devices_at_once: bool = True
+    slow_to: Share = attrs.field(default=Share(0.5), validator=_share)
 
 
 @attrs.frozen(kw_only=True)

@@ -769,6 +769,12 @@ class Scheduler:
         self._move(queued, running)
         return not processor.level
 
+    def in_place_of(self, processor: int) -> int:
+        """Which processor does what software expects of this one: itself, or its stand-in."""
+        while processor in self._stand_ins:
+            processor = self._stand_ins[processor]
+        return processor
+
     def where(self, mask: int) -> int:
         """A mask of processors as software knows them, with those that stand in for evacuated ones."""
         for gone, instead in self._stand_ins.items():

@@ -272,6 +272,43 @@ def freeze(topology: Topology, group_limit: int = 64) -> Tables:
     return replace(tables, group_of=group_of, group_mask=group_mask, groups=len(group_mask))
 
 
+def fitted(tables: Tables, processors: int, present: int, memory: Sequence[int]) -> Tables:
+    """The tables of a machine of which not all parts are there.
+
+    It has the first so many `processors` of `tables`, of which `present` (a mask) may be used, and so many
+    bytes of `memory` in each node. Numbers, places and groups stay, so those that are not there keep theirs:
+    firmware describes empty slots too, and Windows leaves room for them in its groups. A device all of
+    whose processors are missing is as near to each of the others.
+    """
+    masks = {
+        name: tuple(mask & present for mask in getattr(tables, name))
+        for name in ("core_mask", "package_mask", "node_mask", "group_mask")
+    }
+    return replace(
+        tables,
+        processors=processors,
+        **{
+            name: getattr(tables, name)[:processors]
+            for name in ("os_index", "speed", "node_of", "package_of", "core_of", "group_of")
+        },
+        **masks,
+        core_processors=tuple(
+            tuple(members(masks["core_mask"][core] | 1 << i))
+            for i, core in enumerate(tables.core_of[:processors])
+        ),
+        node_processors=tuple(tuple(members(mask)) for mask in masks["node_mask"]),
+        node_memory=tuple(memory),
+        caches=tuple(
+            cache._replace(processors=cache.processors & present)
+            for cache in tables.caches
+            if cache.processors & present
+        ),
+        devices=tuple(
+            device._replace(processors=device.processors & present or present) for device in tables.devices
+        ),
+    )
+
+
 def _complete(
     processors: list[str], known: dict[str, int], count: int, fallback: Sequence[int]
 ) -> tuple[int, ...]:

@@ -35,6 +35,9 @@ class Wanderers:
         default="for_a_while",
         help="Whether threads are away by chance and return, or have all been moved before they begin.",
     )
+    usable: int = option(
+        default=0, help="Threads run only on so many processors, the first ones; 0 is on all.", minimum=0
+    )
     starved: Share = option(
         default=Share(1.0),
         help="On one node in `starve_every`: the part of what its threads need that its memory can hold.",
@@ -50,9 +53,9 @@ class Wanderers:
     _homes: list[tuple[int, Region]] = state(list)
 
     def start(self, machine: Machine) -> None:
-        process = machine.create_process("wanderers")
+        process = machine.create_process("wanderers", affinity=self._mask(machine))
         threads: list[Thread] = []
-        for number in range(self.threads or machine.tables.processors):
+        for number in range(self.threads or process.affinity.bit_count()):
             program = self._program(machine, number, threads)
             threads.append(machine.create_thread(process, program))
         if self.starved < 1:
@@ -62,8 +65,9 @@ class Wanderers:
         thread = threads[number]
         tables = machine.tables
         home = tables.node_of[thread.ideal]
-        at_home = tables.node_mask[home]
-        others = [mask for node, mask in enumerate(tables.node_mask) if mask and node != home] or [at_home]
+        masks = [mask & thread.affinity for mask in tables.node_mask]
+        at_home = masks[home]
+        others = [mask for node, mask in enumerate(masks) if mask and node != home] or [at_home]
         stream = machine.streams.stream(OWNER, f"thread {number}")
         if self.moved == "for_good":
             at_home = stream.choice(others)
@@ -80,6 +84,14 @@ class Wanderers:
             self._homes.append((home, region))
             for _ in range(self.passes):
                 yield Touch(region, tally=self._tally)
+
+    def _mask(self, machine: Machine) -> int:
+        processors = machine.tables.processors
+        if self.usable > processors:
+            raise UserError(
+                f"{self.usable} usable processors", where=f"{OWNER}: usable", expected=f"at most {processors}"
+            )
+        return (1 << (self.usable or processors)) - 1
 
     def _starve(self, machine: Machine, threads: list[Thread]) -> None:
         """Fill the nodes with other memory until what is left is what the options say."""

@@ -44,6 +44,7 @@ def test_every_profile_loads_says_its_source_and_survives_a_round_trip(name: str
         ("opteron-4s", 8, 8, 4, 4, 1, 32 * GIB),
         ("superdome", 64, 64, 64, 16, 1, 256 * GIB),
         ("nehalem-2s", 16, 8, 2, 2, 1, 48 * GIB),
+        ("nehalem-ex-8s", 64, 64, 8, 8, 1, 512 * GIB),
         ("demo-256", 256, 128, 16, 16, 4, TIB),
     ],
 )
@@ -73,6 +74,14 @@ def test_superdome_has_the_published_latencies() -> None:
 
 def test_nehalem_has_the_measured_latencies() -> None:
     assert load("nehalem-2s").freeze().latency == ((65, 106), (106, 65))
+
+
+def test_the_firmware_of_eight_sockets_knows_no_second_hop() -> None:
+    tables = load("nehalem-ex-8s").freeze()
+    assert tables.distances is not None
+    for n, row in enumerate(tables.latency):
+        assert sorted(row) == [140, 200, 200, 200, 260, 260, 260, 260]
+        assert tables.distances[n] == tuple(10 if n == m else 12 for m in range(8))
 
 
 def test_pairs_of_cores_share_a_cache_in_the_server_of_2008() -> None:

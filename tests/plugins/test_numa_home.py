@@ -53,7 +53,7 @@ def measure(
     return {metric.name: metric.value for metric in workload.measure(machine)}, machine
 
 
-def judge(name: str, **change: str) -> dict[str, bool]:
+def judge(name: str, **change: Any) -> dict[str, bool]:
     """Which claims of a shipped experiment hold; `change` overrides the plugin's options in all arms."""
     changes: dict[str, Any] = {f"numa_home.{option}": value for option, value in change.items()}
     if name == "numa-fallback":
@@ -70,14 +70,24 @@ FALLBACK = {
 }
 
 
+def test_who_does_not_time_the_ways_goes_as_far_as_the_firmware_lets_him() -> None:
+    fail = {"numa-distances-slit", "numa-distances-latency", "numa-distances-noise"}
+    for change in ({"distances": "flat"}, {"fallback": "any"}):
+        assert {claim for claim, holds in judge("numa-distances", **change).items() if not holds} == fail
+
+
+def test_without_its_limit_server_2008_would_know_the_nodes_of_256_processors() -> None:
+    assert judge("numa-64lp", processor_limit=0) == {"numa-64lp-remote": False, "numa-64lp-latency": False}
+
+
 @pytest.mark.parametrize(
     ("left_out", "fail"),
     [
         ({"fallback": "any"}, FALLBACK - {"numa-fallback-invariant"}),
-        ({"allocation": "current"}, FALLBACK - {"numa-fallback-displaces"}),
+        ({"allocation": "current", "noise": 0}, FALLBACK - {"numa-fallback-displaces"}),
     ],
 )
-def test_each_rule_carries_its_own_claims(left_out: dict[str, str], fail: set[str]) -> None:
+def test_each_rule_carries_its_own_claims(left_out: dict[str, Any], fail: set[str]) -> None:
     assert {claim for claim, holds in judge("numa-fallback", **left_out).items() if not holds} == fail
 
 
@@ -136,14 +146,79 @@ def test_a_single_node_has_nothing_remote() -> None:
 test_conformance = conformance("numa_home")
 
 
-def test_above_its_limit_it_changes_nothing() -> None:
+def test_above_its_limit_the_machine_is_one_node() -> None:
+    """Pages come from anywhere, each node in proportion to its memory, wherever the thread is at home."""
+    topology = Topology("unequal")
+    for memory in (1 << 24, 3 << 24, 0):
+        topology.add_processor(topology.add_core(topology.add_node(memory=memory)))
+    tables = topology.freeze()
+    plain, _ = measure(tables, [Ws2003(), NumaHome(processor_limit=3)], burst=1)
+    assert plain["remote_share"] == pytest.approx(1 / 3)  # the node without memory has none of its own
+    shares = Counter[int]()
+    for seed in range(40):
+        plugins = [Ws2003(), NumaHome(processor_limit=2)]
+        _, machine = measure(tables, plugins, seed=seed, trace=True, burst=1)
+        for record in machine.tracer.records("PageFault/DemandZeroFault"):
+            shares[int(record["node"])] += 1
+    assert shares.total() == 40 * 3 * 20
+    assert shares[0] / shares.total() == pytest.approx(0.25, abs=0.03)
+    assert shares[2] == 0
+
+
+def test_the_limit_changes_nothing_on_a_machine_within_it() -> None:
     tables = load("opteron-4s").freeze()
 
-    def digest(*plugins: object) -> str:
-        _, machine = measure(tables, [Ws2003(), *plugins], trace=True, starved=0.2)
+    def digest(**options: Any) -> str:
+        _, machine = measure(tables, [Ws2003(), NumaHome(**options)], trace=True, starved=0.2)
         return machine.tracer.digest()
 
-    assert digest() == digest(NumaHome(processor_limit=7)) != digest(NumaHome())
+    assert digest() == digest(processor_limit=8) != digest(processor_limit=7)
+
+
+def order(tables: Tables, home: int, **options: Any) -> list[int]:
+    machine = boot(plugins=[Ws2003(), NumaHome(**options)], tables=tables)
+    return list(machine.hooks.fallback_order(machine.memory, home))
+
+
+def test_what_is_known_of_distances_is_the_order() -> None:
+    tables = load("nehalem-ex-8s").freeze()
+    for home in range(8):
+        row = tables.latency[home]
+        measured = order(tables, home)
+        assert sorted(measured) == [node for node in range(8) if node != home]
+        assert [row[node] for node in measured] == [200] * 3 + [260] * 4
+        assert order(tables, home, noise=0) == list(tables.nearest[home][1:])
+        by_number = [node for node in range(8) if node != home]
+        assert order(tables, home, distances="slit") == order(tables, home, distances="flat") == by_number
+
+
+def test_a_firmware_that_says_nothing_leaves_the_nodes_in_their_order() -> None:
+    tables = flat(5)
+    assert tables.distances is None
+    assert order(tables, 2, distances="slit") == [0, 1, 3, 4]
+    assert order(tables, 2, noise=0) == [1, 3, 0, 4]
+
+
+@settings(max_examples=20, deadline=None)
+@given(noise=st.floats(0, 1), seed=st.integers(0, 99))
+def test_timing_errs_by_no_more_than_its_noise(noise: float, seed: int) -> None:
+    """Nodes whose latencies differ by more than both errors are never confused."""
+    tables = load("superdome").freeze()
+    machine = boot(plugins=[Ws2003(), NumaHome(noise=noise)], tables=tables, seed=seed)
+    found = machine.hooks.fallback_order(machine.memory, 5)
+    for position, before in enumerate(found):
+        for after in found[position + 1 :]:
+            assert tables.latency[5][before] * (1 - noise) <= tables.latency[5][after] * (1 + noise)
+    assert machine.hooks.fallback_order(machine.memory, 5) == found
+
+
+@pytest.mark.skipif(not HWLOC.is_dir(), reason="the real descriptions are not here")
+def test_a_firmware_that_tells_the_truth_is_as_good_as_timing() -> None:
+    tables = load(str(HWLOC / "256ia64-64n2s2c.xml")).freeze()
+    assert tables.distances is not None
+    for home in (0, 17, 63):
+        slit = order(tables, home, distances="slit")
+        assert slit == order(tables, home, noise=0) != order(tables, home, distances="flat")
 
 
 def test_mistakes_are_named() -> None:
@@ -154,6 +229,8 @@ def test_mistakes_are_named() -> None:
         measure(flat(2, memory=1 << 20), [Ws2003(paging_file=0)], bursts=10)
     with pytest.raises(ValueError, match="out of range"):
         NumaHome(processor_limit=-1)
+    with pytest.raises(UserError, match=r"9 usable processors.*at most 8"):
+        measure(tables, [Ws2003()], usable=9)
 
 
 @pytest.mark.skipif(not HWLOC.is_dir(), reason="the real descriptions are not here")

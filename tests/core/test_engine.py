@@ -68,13 +68,15 @@ class Reference:
                 self.events.append(event)
 
 
-def perform(engine: Any, script: list[Any], start: list[Any]) -> list[Any]:
+def perform(
+    engine: Any, script: list[Any], start: list[Any], *, until: tuple[int, ...] = (30,), deeds: int = 200
+) -> list[Any]:
     log: list[Any] = []
     made: list[Any] = []
 
     def act(number: int) -> int | None:
         log.append((engine.now, number, engine.pending, engine.next_time()))
-        if len(log) > 200:
+        if len(log) > deeds:
             return None
         again = None
         for what, value, order in script[number % len(script)]:
@@ -88,7 +90,8 @@ def perform(engine: Any, script: list[Any], start: list[Any]) -> list[Any]:
 
     for time, order in start:
         made.append(engine.at(time, act, len(made), order))
-    engine.run(30)
+    for time in until:
+        engine.run(time)
     return log
 
 
@@ -98,6 +101,83 @@ def test_total_order(script: list[Any], start: list[Any], batch: int) -> None:
     for engine in (Engine(), CheckedEngine()):
         engine.batch = batch
         assert perform(engine, script, start) == expected
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([16, 64]), st.sampled_from([1, 16, 1024]))
+def test_total_order_of_many(random: Any, crowd: int, batch: int) -> None:
+    """So many that they are kept by day: dense and sparse times, days that get longer, shorter, and none."""
+    reach = random.choice([3, 50, 2000])
+    script = [
+        [
+            random.choice(
+                [
+                    ("schedule", random.choice([random.randrange(reach), reach]), random.choice(CLASSES)),
+                    ("cancel", random.randrange(500), 0),
+                    ("again", random.choice([0, 1, random.randrange(reach)]), 0),
+                ]
+            )
+            for _ in range(random.randrange(3))
+        ]
+        for _ in range(20)
+    ]
+    start = [
+        (random.choice([random.randrange(40), random.randrange(reach)]), random.choice(CLASSES))
+        for _ in range(random.randrange(1, 300))
+    ]
+    until = 20, reach // 2 + 20, 4 * reach + 40
+    expected = perform(Reference(), script, start, until=until, deeds=400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CROWD", crowd)
+        engine = Engine()
+        engine.batch = batch
+        assert perform(engine, script, start, until=until, deeds=400) == expected
+
+
+def test_many_that_are_far_are_kept_by_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CROWD", 64)
+    engine = Engine()
+    log: list[int] = []
+    instants, widths = [], set()
+
+    def act(period: int | None) -> int | None:
+        log.append(engine.now)
+        instants.append(len(engine._times))
+        widths.add(engine._days.width)
+        return period
+
+    for time in range(2000, 0, -1):
+        engine.at(time, act)
+    for time in range(100):
+        engine.at(10_000 + 1000 * time, act, 100_000)
+    for never in (10**18, 1 << 63, 1 << 70):
+        engine.at(never, act)
+    engine.run(500)
+    assert len(engine._times) < 64 < len(engine._days) < engine.pending == 1500 + 100 + 3
+    engine.run(10**7)
+    assert log == [*range(1, 2001), *range(10_000, 10**7 + 1, 1000)]
+    assert max(instants) < 100
+    assert len(widths) >= 4
+    assert max(widths) > 1000  # days get longer where little happens
+    assert (engine.pending, engine.next_time()) == (103, 10**7 + 1000)
+
+
+def test_clearing_what_is_kept_by_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CROWD", 16)
+    engine = Engine()
+    log: list[int] = []
+
+    def clear(_: object) -> int:
+        engine.clear()
+        engine.at(engine.now + 2000, log.append, engine.now)
+        return 3000  # it happens again, too
+
+    for time in range(1000):
+        engine.at(time, lambda _: None)
+    engine.at(30, clear)
+    engine.run(5000)
+    assert (log, engine.pending, engine.next_time(), engine.events) == ([30], 2, 5030, 31 + 1 + 2)
+    engine.run(6030)
+    assert (log, engine.pending, engine.next_time()) == ([30, 3030], 2, 8030)
 
 
 def test_classes_and_sequence_at_one_instant() -> None:

@@ -13,7 +13,8 @@ The queue is a heap of times and a dictionary from each time to its event, or to
 the bucket is a list of them in the order of scheduling. Kernels do much at the same instant (clock ticks,
 equal quanta), and then the heap is touched once for all of it. It compares bare integers, so it is no slower
 where all times differ. The few events that are not NORMAL are kept aside, by time and class; their instants
-always have a bucket, be it empty.
+always have a bucket, be it empty. When there are many instants, those from the `_horizon` on are not in the
+heap but in `Days`, and come to it day by day.
 """
 
 from __future__ import annotations
@@ -22,18 +23,13 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace, nsmallest
 from itertools import islice
 from types import GeneratorType
 from typing import Any
 
+from ntlab.engine.days import FOREVER, Days, Event
 from ntlab.errors import SimulationError
-
-Event = list[Any]
-"""A scheduled event: [action (None when cancelled), argument]."""
-
-FOREVER = 1 << 62
-"""A time that is never reached (146 years in nanoseconds)."""
 
 INTERRUPT = 0
 """Class of hardware events: first at their instant."""
@@ -44,6 +40,10 @@ REPORT = 2
 
 BATCH = 1 << 10
 """Events between two calls of `idle_work`: what they record is still in the processor's cache then."""
+NEVER = 2 * FOREVER
+"""The horizon where there are no days."""
+CROWD = 1 << 13
+"""Instants in the heap that are too many for the processor's cache; a day has half of them or fewer."""
 EVENTS_AT_ONE_INSTANT = 1_000_000
 """More of them, and time will not go on by itself."""
 
@@ -58,9 +58,12 @@ class Engine:
 
     __slots__ = (
         "_cancelled",
+        "_days",
         "_events",
+        "_horizon",
         "_live",
         "_running",
+        "_settled",
         "_special",
         "_times",
         "_walk",
@@ -78,6 +81,9 @@ class Engine:
         self._times: list[int] = []  # a heap of the keys of _events
         self._events: dict[int, Any] = {}  # by time, the NORMAL ones: an event, or [None, bucket]
         self._special: dict[int, tuple[deque[Event], deque[Event]]] = {}  # by time, interrupts and reports
+        self._days = Days(FOREVER)  # the NORMAL ones from _horizon on
+        self._horizon = NEVER
+        self._settled = 0  # events until which days stay as long as they are
         self._walk: Any = None  # the iterator through the bucket whose events happen
         self._cancelled = 0
         self._live = 0
@@ -102,6 +108,9 @@ class Engine:
         # As `at` does; written out because most events come this way.
         time = self.now + delay
         event = [action, argument]
+        if time >= self._horizon:
+            self._days.put(time, event)
+            return event
         found = self._events.setdefault(time, event)
         if found is event:
             heappush(self._times, time)
@@ -122,6 +131,9 @@ class Engine:
         def after(delay: int, argument: Any) -> Event:
             time = self.now + delay
             event = [action, argument]
+            if time >= self._horizon:
+                self._days.put(time, event)
+                return event
             found = put(time, event)
             if found is event:
                 push(times, time)
@@ -136,6 +148,9 @@ class Engine:
     def _insert(self, time: int, event: Event, order: int) -> None:
         if order != NORMAL:
             self._insert_special(time, event, order)
+            return
+        if time >= self._horizon:
+            self._days.put(time, event)
             return
         found = self._events.setdefault(time, event)
         if found is event:
@@ -179,9 +194,17 @@ class Engine:
             event[0] = event[1] = None
         self._events.clear()
         self._special.clear()
+        self._days.clear()  # in place, as for the times; where there are no more days is seen when they end
         self._times[:] = [self.now] if self._running else []  # see _run_batch
         self._cancelled = self._live = 0
         self._walk = None
+
+    def _tidy(self) -> None:
+        """Between two batches: have few dead events, and few instants in the heap."""
+        self._sweep()
+        if len(self._times) > CROWD and self.events >= self._settled:
+            nearest = nsmallest(CROWD // 2, self._times)
+            self._spread(nearest[-1] - nearest[0], nearest[-1])
 
     def _sweep(self) -> None:
         if self._cancelled <= 512 or self._cancelled <= self._live:
@@ -198,10 +221,61 @@ class Engine:
                 live += len(bucket)
             if not bucket and time not in self._special:
                 del events[time]
-        self._times[:] = events  # in place: the loop that is running holds this very list
-        heapify(self._times)
+        self._heap()
+        days = Days(self._days.width)
+        for time, event in self._days:
+            if event[0] is not None:
+                live += 1
+                days.put(time, event)
+        self._days = days
         self._live = live
         self._cancelled = 0
+
+    def _heap(self) -> None:
+        self._times[:] = self._events  # in place: the loop that is running holds this very list
+        heapify(self._times)
+
+    def _spread(self, width: int, horizon: int) -> None:
+        """From now on the heap ends at `horizon`, and days are `width` long."""
+        events, far = self._events, self._days
+        self._days, self._horizon = Days(width), horizon
+        near = {}
+        for time, found in events.items():
+            if time < horizon or time in self._special:
+                near[time] = found
+            else:
+                for event in [found] if found[0] is not None else found[1] or []:
+                    self._days.put(time, event)
+        events.clear()  # a dictionary keeps its size, and with it the places in memory, when keys are deleted
+        events.update(near)
+        for time, event in far:
+            self._insert(time, event, NORMAL)
+        self._heap()
+        # Longer than this work took, whatever comes.
+        self._settled = self.events + len(self._times) + len(self._days)
+
+    def _next_day(self) -> None:
+        """All before the horizon has happened: bring the next day's events to the heap."""
+        events, times, days = self._events, self._times, self._days
+        if not days:
+            self._horizon = NEVER
+            return
+        put = events.setdefault
+        self._horizon, day = days.take()
+        for time, event in day:  # as `_insert` does
+            found = put(time, event)
+            if found is event:
+                times.append(time)
+            elif found[0] is None and found[1] is not None:
+                found[1].append(event)
+            else:
+                events[time] = [None, [found, event]]
+        heapify(times)
+        if len(times) < CROWD // 16 and self.events >= self._settled:
+            if len(days) < CROWD // 2:
+                self._spread(FOREVER, NEVER)
+            else:
+                self._spread(8 * days.width, self._horizon)
 
     def _scheduled(self) -> Iterator[tuple[int, Event]]:
         """Each event that is scheduled and not cancelled, with its time; in no particular order."""
@@ -213,6 +287,7 @@ class Engine:
             yield from ((time, event) for event in events if event[0] is not None)
         for time, queues in self._special.items():
             yield from ((time, event) for queue in queues for event in queue if event[0] is not None)
+        yield from ((time, event) for time, event in self._days if event[0] is not None)
 
     @property
     def pending(self) -> int:
@@ -237,8 +312,14 @@ class Engine:
         self._running = True
         idle_work = self.idle_work
         instant, before = self.now, self.events
+        last = FOREVER if until is None else until
         try:
-            while self._run_batch(FOREVER if until is None else until):
+            while True:
+                self._tidy()
+                if not self._run_batch(min(last, self._horizon - 1)):
+                    if self._horizon > last:
+                        break
+                    self._next_day()
                 if self.now != instant:
                     instant, before = self.now, self.events
                 elif self.events - before > EVENTS_AT_ONE_INSTANT:
@@ -257,8 +338,8 @@ class Engine:
         """Let `batch` events happen. Returns whether there are more."""
         times, events, special = self._times, self._events, self._special
         pop, push, replace, put = heappop, heappush, heapreplace, events.setdefault
+        horizon, days, width, far = self._horizon, self._days.by_number, self._days.width, self._days.put
         batch = self.batch
-        self._sweep()
         done = more = dead = 0
         try:
             for done in range(batch):  # noqa: B007  (counts instants, also when an action raises)
@@ -290,6 +371,15 @@ class Engine:
                         pop(times)
                         raise SimulationError(_into_the_past(action, delay))
                     again = time + delay
+                    if again >= horizon:
+                        pop(times)
+                        day = days.get(again // width)  # as `Days.put` does
+                        if day is None:
+                            far(again, event)
+                        else:
+                            day[0].append(again)
+                            day[1].append(event)
+                        continue
                     found = put(again, event)
                     if found is event:
                         replace(times, again)
@@ -335,6 +425,9 @@ class Engine:
                             if delay < 0:
                                 raise SimulationError(_into_the_past(action, delay))
                             again = time + delay
+                            if again >= horizon:
+                                far(again, event)
+                                continue
                             found = put(again, event)
                             if found is event:
                                 push(times, again)

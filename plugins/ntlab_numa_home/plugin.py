@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 from ntlab.hooks import hookimpl
@@ -53,10 +54,9 @@ class NumaHome:
         memory = region.space.memory
         if self._one_node(memory):
             stream = memory.machine.streams.stream("numa_home", "one node")
-            frame = stream.randrange(memory.installed)
-            return next(
-                node.index for node in reversed(memory.nodes) if node.installed and node.first <= frame
-            )
+            page = stream.randrange(memory.installed)
+            before = accumulate(node.installed for node in memory.nodes)
+            return next(node for node, stop in enumerate(before) if page < stop)
         return thread.machine.tables.node_of[thread.ideal]
 
     @hookimpl

@@ -14,7 +14,7 @@ from ntlab.errors import SimulationError
 from ntlab.machine.extents import ACTIVE, STANDBY, TRANSITION, Extent
 from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.processors import NOMINAL
-from ntlab.machine.threads import Request, Thread
+from ntlab.machine.threads import RUNNING, Request, Thread
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Accesses:
         self._ways: dict[tuple[int, int], tuple[Link, ...]] = {}
         self._stalled: dict[Thread, _Access] = {}
         self._watching = False  # context switches: from the first access on
+        self._stopped = False  # all of them, because the processors are
         self.trace_demand_zero = machine.tracer.emitter(DEMAND_ZERO_FAULT)
         self.trace_transition = machine.tracer.emitter(TRANSITION_FAULT)
         self.trace_hard = machine.tracer.emitter(HARD_FAULT)
@@ -102,11 +103,28 @@ class Accesses:
             self._watching = True
             self.machine.scheduler.watch_switches(self._switched)
 
+    def stop_all(self) -> None:
+        """Processors stand still: so do accesses. What is being written to is told."""
+        self._stopped = True
+        for thread, access in self._stalled.items():
+            if thread.state == RUNNING:
+                access.suspend()
+            access.tell_written()
+
+    def go_on(self) -> None:
+        """Processors run again, and so do the accesses of those who have one."""
+        self._stopped = False
+        for thread, access in self._stalled.items():
+            if thread.state == RUNNING and thread.processor is not None:
+                access.resume(thread.processor.node)
+
     def end(self, thread: Thread) -> None:
         """A thread's access is done."""
         del self._stalled[thread]
 
     def _switched(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
+        if self._stopped:
+            return
         if old is not None and old in self._stalled:
             self._stalled[old].suspend()
         if new is not None and new in self._stalled:
@@ -292,6 +310,8 @@ class _Access(Request):
                     extent.dirty = True
                     if region.backing is not None:
                         region.backing.changed(region, at, end)
+            if write and memory.written is not None:
+                memory.written(extent.frame + at - extent.page, end - at)
             if marked or state != ACTIVE:
                 memory.merge(extent)
             self._arrived(extent.node, end)
@@ -389,10 +409,20 @@ class _Access(Request):
 
     def _done(self, argument: object) -> None:
         self._account(0)
+        self.tell_written()
         self.flow = None
         del self.on[self.target]
         self.memory.accesses.end(self.thread)
         self.memory.machine.scheduler.grant(self.thread)
+
+    def tell_written(self) -> None:
+        """What is written to is so until the access ends, not only when it begins."""
+        written = self.memory.written
+        if written is None or not self.touch.write:
+            return
+        first = self.touch.region.first + self.touch.first
+        for extent in self.touch.region.space.extents(first, self.stop):
+            written(extent.frame, extent.pages)
 
     def suspend(self) -> None:
         """The thread loses its processor."""

@@ -156,20 +156,37 @@ class FreeRuns:
         del self._ends[frame + size]
         return frame, size
 
+    def cut(self, frame: int) -> bool:
+        """Take out that frame. False if it is not here."""
+        for first, pages in self._runs.items():
+            if first <= frame < first + pages:
+                break
+        else:
+            return False
+        del self._ends[first + pages]
+        del self._runs[first]
+        if frame > first:
+            self.add(first, frame - first)
+        if frame + 1 < first + pages:
+            self.add(frame + 1, first + pages - frame - 1)
+        return True
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """The runs as (first frame, pages)."""
         return iter(self._runs.items())
 
 
 class NodeMemory:
-    """The memory of one node: `installed` pages from frame `first` on; `pages[state]` of each state."""
+    """The memory of one node: `installed` pages, in `ranges` of frames (first, stop); `pages[state]` of each
+    state. `bad` frames are in nobody's use any more."""
 
-    __slots__ = ("first", "free", "index", "installed", "pages", "standby", "zeroed")
+    __slots__ = ("bad", "free", "index", "installed", "pages", "ranges", "standby", "zeroed")
 
     def __init__(self, index: int, first: int, installed: int) -> None:
         self.index = index
-        self.first = first
+        self.ranges = [(first, first + installed)] if installed else []
         self.installed = installed
+        self.bad = FreeRuns()
         self.pages = [0] * STATES
         self.zeroed = FreeRuns()
         self.free = FreeRuns()
@@ -183,6 +200,18 @@ class NodeMemory:
         """Pages that can be given away at once: zeroed, free and standby."""
         pages = self.pages
         return pages[ZEROED] + pages[FREE] + pages[STANDBY]
+
+    def add(self, first: int, pages: int) -> None:
+        """Install more pages, from frame `first` on. Nobody has zeroed them."""
+        self.installed += pages
+        self.free.add(first, pages)
+        self.pages[FREE] += pages
+        merged: list[tuple[int, int]] = []
+        for start, stop in sorted([*self.ranges, (first, first + pages)]):
+            if merged and merged[-1][1] == start:
+                start, _ = merged.pop()
+            merged.append((start, stop))
+        self.ranges = merged
 
     @property
     def empty(self) -> int:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ntlab.engine import FOREVER
@@ -29,6 +29,7 @@ from ntlab.errors import SimulationError, UserError
 from ntlab.machine.accesses import Accesses
 from ntlab.machine.extents import (
     ACTIVE,
+    BAD,
     FREE,
     MODIFIED,
     MODIFIED_NO_WRITE,
@@ -315,6 +316,8 @@ class Memory:
         self.spaces: dict[int, AddressSpace] = {}
         self.working_sets: list[WorkingSet] = []  # all that may be trimmed
         self.writes = 0  # under way: each will free its pages
+        # Told (first frame, pages) of what is being written to, while somebody must know.
+        self.written: Callable[[int, int], object] | None = None
         # totals, in pages
         self.demand_zero_faults = 0
         self.transition_faults = 0
@@ -508,6 +511,8 @@ class Memory:
             frame, taken, zeroed = self._take(node, stop - page)
             if not zeroed:
                 unzeroed += taken
+            if self.written is not None:
+                self.written(frame, taken)
             extent = Extent(region, page, taken, node.index, frame, state)
             node.pages[state] += taken
             page += taken
@@ -590,6 +595,8 @@ class Memory:
         for extent in self._end(transfer):
             extent.priority = priority
             self.move(extent, state)
+            if self.written is not None:
+                self.written(extent.frame, extent.pages)
         wake = self.machine.scheduler.wake
         for thread in transfer.waiters:
             wake(thread)
@@ -644,6 +651,8 @@ class Memory:
             raise SimulationError(f"{extent!r} cannot be moved to node {node}")
         to = self.nodes[node]
         frame, pages, _ = self._take(to, extent.pages)
+        if self.written is not None:
+            self.written(frame, pages)
         if pages < extent.pages:
             self.split(extent, pages)
         old, place = self.nodes[extent.node], extent.frame
@@ -672,6 +681,86 @@ class Memory:
         if node is None or node == extent.node or not self.nodes[node].available:
             return 0
         return self.migrate(extent, node) * self.policy.page_copy
+
+    # -- frames come and go ---------------------------------------------------------------------------------
+
+    @property
+    def end(self) -> int:
+        """The frame after the last."""
+        return max((stop for node in self.nodes for _, stop in node.ranges), default=0)
+
+    def node_of(self, frame: int) -> NodeMemory | None:
+        """The node that has a frame; None where there is no memory."""
+        for node in self.nodes:
+            if any(first <= frame < stop for first, stop in node.ranges):
+                return node
+        return None
+
+    def in_frames(self, first: int, stop: int) -> Iterator[Extent]:
+        """The extents that lie in any of the frames first..stop, space by space."""
+        for space in self.spaces.values():
+            for extent in space.extents(0, FOREVER):
+                if extent.frame < stop and first < extent.frame + extent.pages:
+                    yield extent
+
+    def install(self, node: int, first: int, pages: int) -> None:
+        """Memory has been added to a node: it can be used, and committed, from now on. Raises SimulationError
+        where there is memory already."""
+        for other in self.nodes:
+            for start, stop in other.ranges:
+                if start < first + pages and first < stop:
+                    raise SimulationError(
+                        f"frames {first}..{first + pages} are added, node {other.index} has {start}..{stop}"
+                    )
+        self.nodes[node].add(first, pages)
+        self.installed += pages
+        self.commit_limit += pages
+        self.more_available()
+
+    def movable(self, extent: Extent) -> bool:
+        """Whether the memory manager may move pages to other frames now: they are pageable, and no I/O is at
+        them."""
+        return extent.region.space.working_set.pageable and extent.transfer is None
+
+    def take_out(self, frame: int) -> bool:
+        """Use a frame no more: what is there moves to another one, if need be of another node.
+
+        False if that cannot be: there is no such frame, or it cannot be moved, or there is no other.
+        """
+        node = self.node_of(frame)
+        if node is None:
+            return False
+        for state, runs in ((ZEROED, node.zeroed), (FREE, node.free)):
+            if runs.cut(frame):
+                node.pages[state] -= 1
+                break
+        else:
+            extent = next(self.in_frames(frame, frame + 1), None)
+            if extent is None or not self.movable(extent):
+                return False
+            page = extent.page + frame - extent.frame
+            extent = self.isolate(extent, page, page + 1)
+            if extent.state == STANDBY:
+                self._discard(extent)  # its backing has it too
+            elif not self._move_elsewhere(extent):
+                return False
+        node.pages[BAD] += 1
+        node.bad.add(frame, 1)
+        return True
+
+    def _move_elsewhere(self, extent: Extent) -> bool:
+        """Put a single page into another frame, which is not freed. False if there is none."""
+        old = self.nodes[extent.node]
+        place = old if old.available else next((node for node in self.nodes if node.available), None)
+        if place is None:
+            return False
+        frame, _, _ = self._take(place, 1)
+        if self.written is not None:
+            self.written(frame, 1)
+        old.pages[extent.state] -= 1
+        place.pages[extent.state] += 1
+        extent.node, extent.frame = place.index, frame
+        return True
 
     # -- faults -------------------------------------------------------------------------------------------
 
@@ -751,7 +840,7 @@ class Memory:
         counts = [[0] * STATES for _ in self.nodes]
         frames: list[tuple[int, int]] = []
         for node in self.nodes:
-            for state, runs in ((ZEROED, node.zeroed), (FREE, node.free)):
+            for state, runs in ((ZEROED, node.zeroed), (FREE, node.free), (BAD, node.bad)):
                 for frame, pages in runs:
                     counts[node.index][state] += pages
                     frames.append((frame, pages))
@@ -783,7 +872,10 @@ class Memory:
                 frames.append((extent.frame, extent.pages))
                 node = self.nodes[extent.node]
                 _require(
-                    node.first <= extent.frame and extent.frame + extent.pages <= node.first + node.installed,
+                    any(
+                        first <= extent.frame and extent.frame + extent.pages <= stop
+                        for first, stop in node.ranges
+                    ),
                     f"{extent!r} is not in its node's memory",
                 )
                 wanted = {
@@ -798,11 +890,16 @@ class Memory:
         for node in self.nodes:
             _require(counts[node.index] == node.pages, f"node {node.index} counts its pages wrong")
             _require(sum(node.pages) == node.installed, f"node {node.index} has lost or made pages")
-        end = 0
+        ranges = sorted(each for node in self.nodes for each in node.ranges)
+        _require(sum(stop - first for first, stop in ranges) == self.installed, "frames are missing")
+        end = stop = 0
         for frame, pages in sorted(frames):
+            if end == stop and ranges:
+                end, stop = ranges.pop(0)
             _require(frame == end, f"frames {end} to {frame} are used twice or not accounted for")
             end = frame + pages
-        _require(end == self.installed, "frames are missing")
+            _require(end <= stop, f"frames {frame} to {end} leave their node's memory")
+        _require(end == stop and not ranges, "frames are missing")
         _require(committed == self.committed <= self.commit_limit, "commit charge")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ntlab.hooks import hookimpl
-from ntlab.machine import Machine, Paging
+from ntlab.machine import IoRequest, Machine, Paging
 from ntlab.machine.paging import whole_pages
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, MIB, Size
@@ -98,6 +98,13 @@ class PagingWrites:
                 place = paging.file.nearest_fit(wanted, count)
                 return None if place is None else (place, count)
         return None
+
+    @hookimpl
+    def io_limit(self, request: IoRequest) -> int | None:
+        paging = request.device.machine.paging
+        if paging is None or not paging.owns(request):
+            return None
+        return self.max_cluster if request.operation == "write" else self.max_read
 
     @hookimpl
     def read_cluster(self, paging: Paging) -> int:

@@ -30,6 +30,11 @@ class InputOutput:
     adapter_transfer: Size = option(
         default=Size(1 << 20), help="Most bytes that an adapter moves in one go; more is split.", minimum=512
     )
+    io_limit_size: Size = option(
+        default=Size(64 << 10),
+        help="Most bytes that the I/O system hands to a device for memory management in one go.",
+        minimum=4096,
+    )
     interrupts: Literal["random", "round_robin"] = option(
         default="random", help="How interrupts spread over all processors, whoever issued the request."
     )
@@ -53,6 +58,10 @@ class InputOutput:
     @hookimpl
     def max_transfer(self, request: IoRequest) -> int:
         return self.adapter_transfer
+
+    @hookimpl
+    def io_limit(self, request: IoRequest) -> int:
+        return self.io_limit_size
 
     @hookimpl
     def interrupt_processor(self, request: IoRequest) -> int:

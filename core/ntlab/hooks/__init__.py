@@ -33,6 +33,7 @@ def specifications() -> list[ModuleType]:
     """The modules that specify the built-in hooks."""
     from ntlab.hooks import (
         errors,
+        file_cache,
         io,
         lifecycle,
         locks,
@@ -43,4 +44,5 @@ def specifications() -> list[ModuleType]:
         virtualization,
     )
 
-    return [lifecycle, locks, scheduling, io, memory, paging, errors, virtualization, partitioning]
+    first = [lifecycle, locks, scheduling, io, memory, paging, file_cache]
+    return [*first, errors, virtualization, partitioning]

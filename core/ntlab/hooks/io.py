@@ -45,6 +45,16 @@ def max_transfer(request: IoRequest) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("bytes, 1 or more", lambda answer: answer >= 1)
+def io_limit(request: IoRequest) -> int | None:
+    """The most bytes that the I/O system hands to a device for memory management in one go, 1 and more.
+
+    Asked when a request that pages (flag PAGING_IO) reaches its device, after `max_transfer`, whose answer
+    counts as well. A longer request is split. 2003: 64 KiB. None everywhere: no limit.
+    """
+
+
+@hookspec(firstresult=True)
 @expects("a processor of the machine", _a_processor)
 def interrupt_processor(request: IoRequest) -> int | None:
     """The number of the processor that takes the interrupt of a device that has finished a request.

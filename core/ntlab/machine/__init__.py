@@ -4,6 +4,7 @@ from ntlab.machine.accesses import Allocate, Free, Tally, Touch
 from ntlab.machine.crashes import Crash, LoggedEvent, NonVolatile
 from ntlab.machine.disks import PRESETS, Disk, DiskModel, SeekCurve
 from ntlab.machine.extents import Extent
+from ntlab.machine.file_cache import CopyRead, FileCache, FileMapping, MapFile, OpenFile
 from ntlab.machine.hardware_errors import Component, ErrorSource, HardwareError, LatchedError
 from ntlab.machine.io import Device, File, Io, IoRequest, Layer, Read, Write
 from ntlab.machine.links import Flow, Link, Links
@@ -20,7 +21,7 @@ from ntlab.machine.partitions import (
     VirtualProcessor,
     Yield,
 )
-from ntlab.machine.policy import IoPolicy, MemoryPolicy, PagingPolicy, SchedulerPolicy
+from ntlab.machine.policy import CachePolicy, IoPolicy, MemoryPolicy, PagingPolicy, SchedulerPolicy
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, OrderedLevel, Processor, ReadyLevel
 from ntlab.machine.sections import (
@@ -48,9 +49,11 @@ __all__ = [
     "AddressSpace",
     "Allocate",
     "Backing",
+    "CachePolicy",
     "CompletionPort",
     "Component",
     "Compute",
+    "CopyRead",
     "Crash",
     "Dequeue",
     "Device",
@@ -59,6 +62,8 @@ __all__ = [
     "ErrorSource",
     "Extent",
     "File",
+    "FileCache",
+    "FileMapping",
     "Flow",
     "FlushModifiedList",
     "Free",
@@ -73,9 +78,11 @@ __all__ = [
     "LoggedEvent",
     "Machine",
     "Mailbox",
+    "MapFile",
     "Memory",
     "MemoryPolicy",
     "NonVolatile",
+    "OpenFile",
     "OrderedLevel",
     "Packet",
     "Paging",

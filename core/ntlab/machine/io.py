@@ -277,6 +277,7 @@ class Io:
         policy = hooks.io_policy(machine) if hooks.io_policy is not None else None
         self.policy: IoPolicy = policy if policy is not None else IoPolicy()
         self._max_transfer = hooks.max_transfer
+        self._io_limit = hooks.io_limit
         self._interrupt_processor = hooks.interrupt_processor
         self._dpc_processor = hooks.dpc_processor
         self.at_devices = 0  # requests that devices are at: memory that they transfer must not move
@@ -355,6 +356,11 @@ class Io:
         limit = min(limits) if limits else request.length
         if limit <= 0:
             raise SimulationError(f"max_transfer gave {limit} bytes for {request!r}")
+        if self._io_limit is not None and request.flags & PAGING_IO:
+            most = self._io_limit(request)
+            if most is not None and most <= 0:
+                raise SimulationError(f"io_limit gave {most} bytes for {request!r}")
+            limit = limit if most is None else min(limit, most)
         if self._held is not None:
             self._held.append((request, limit))
             return

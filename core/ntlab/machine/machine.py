@@ -10,6 +10,7 @@ from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import HookManager, Mode, bind, specifications
 from ntlab.machine.checks import CHECK_EVERY, Checks
 from ntlab.machine.crashes import BUG_CHECK, RESTART, Crash, MachineStopped, NonVolatile, dump_of, signed
+from ntlab.machine.file_cache import FileCache
 from ntlab.machine.hardware_errors import HardwareErrors, LatchedError
 from ntlab.machine.interrupts import Interrupts
 from ntlab.machine.io import Io
@@ -78,6 +79,7 @@ class Machine:
         self.name = name
         self.partition = partition
         self.hook_mode: Mode = hooks
+        self._booted = False
         self.checks: Checks | None = None  # in the mode "checked"; a host and its children share theirs
         if hooks == "checked":
             self.checks = Checks(self, check_every) if partition is None else partition.host.checks
@@ -105,13 +107,13 @@ class Machine:
         self.memory = Memory(self)
         self.paging = create_paging(self)
         self.sections = Sections(self)
+        self.file_cache = FileCache(self)
         self.partitions = Partitions(self)
         self.hardware_errors = HardwareErrors(self)
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
         self._next_id = 4
-        self._booted = False
         self._running = False
         self._left_in_registers: list[LatchedError] = []
 
@@ -221,6 +223,7 @@ class Machine:
             self.memory,
             self.paging,
             self.sections,
+            self.file_cache,
             self.partitions,
             self.hardware_errors,
         ):
@@ -364,6 +367,7 @@ class Machine:
             **self.memory.counters(),
             **(self.paging.counters() if self.paging is not None else {}),
             **self.sections.counters(),
+            **self.file_cache.counters(),
             **self.io.counters(),
             **self.partitions.counters(),
             **self.hardware_errors.counters(),

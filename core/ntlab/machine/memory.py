@@ -20,7 +20,7 @@ pages by state, so any list's length is read, never counted.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -95,20 +95,28 @@ class Writer(Protocol):
 
 
 class Region:
-    """A range of an address space: `pages` virtual pages from `first` on, committed.
+    """A range of an address space: `pages` virtual pages from `first` on.
 
     `backing` is where they are when not in memory (None: nowhere, a fault gives zeroes). `node` is the node
-    its creator prefers, None for no preference; it is for plugins to heed.
+    its creator prefers, None for no preference; it is for plugins to heed. `charge` is how many pages count
+    as committed: all, or none where a file holds them.
     """
 
-    __slots__ = ("backing", "first", "node", "pages", "space")
+    __slots__ = ("backing", "charge", "first", "node", "pages", "space")
 
     def __init__(
-        self, space: AddressSpace, first: int, pages: int, backing: Backing | None, node: int | None
+        self,
+        space: AddressSpace,
+        first: int,
+        pages: int,
+        charge: int,
+        backing: Backing | None,
+        node: int | None,
     ) -> None:
         self.space = space
         self.first = first
         self.pages = pages
+        self.charge = charge
         self.backing = backing
         self.node = node
 
@@ -218,19 +226,28 @@ class AddressSpace:
         self._next = memory.granularity
 
     def allocate(
-        self, pages: int, *, backing: Backing | None = None, node: int | None = None
+        self,
+        pages: int,
+        *,
+        backing: Backing | None = None,
+        node: int | None = None,
+        committed: bool = True,
     ) -> Region | None:
-        """Reserve and commit a region. None if the commit limit would be passed. Takes no physical page."""
+        """Reserve and commit a region. None if the commit limit would be passed. Takes no physical page.
+
+        With `committed` false its backing is a file, which holds its pages as they are: there is no charge.
+        """
         if pages <= 0:
             raise SimulationError(f"a region of {pages} pages")
         memory = self.memory
-        if memory.committed + pages > memory.commit_limit:
+        charge = pages if committed else 0
+        if memory.committed + charge > memory.commit_limit:
             return None
-        memory.committed += pages
-        self.committed += pages
+        memory.committed += charge
+        self.committed += charge
         if backing is None:
             backing = memory.backing
-        region = Region(self, self._next, pages, backing, node)
+        region = Region(self, self._next, pages, charge, backing, node)
         grain = memory.granularity
         self._next = -(-(self._next + pages) // grain) * grain
         self.regions.append(region)
@@ -247,8 +264,8 @@ class AddressSpace:
             memory._free(extent.node, extent.frame, extent.pages)
         if region.backing is not None:
             region.backing.changed(region, region.first, region.stop)
-        memory.committed -= region.pages
-        self.committed -= region.pages
+        memory.committed -= region.charge
+        self.committed -= region.charge
         memory.more_available()
 
     def extents(self, page: int, stop: int) -> list[Extent]:
@@ -815,6 +832,13 @@ class Memory:
         size = self.policy.page_size
         seconds = self.engine.now / 1e9 or 1.0
         faults = self.demand_zero_faults + self.transition_faults + self.hard_faults
+        paging = self.machine.paging
+        reads = sum(
+            (store.read_sizes for store in (paging, self.machine.file_cache) if store), Counter[int]()
+        )
+        writes = paging.write_sizes if paging is not None else Counter[int]()
+        pages_input = sum(pages * count for pages, count in reads.items())
+        pages_output = sum(pages * count for pages, count in writes.items())
         found = {
             r"Memory\Available Bytes": float(self.available * size),
             r"Memory\Committed Bytes": float(self.committed * size),
@@ -825,6 +849,11 @@ class Memory:
             r"Memory\Demand Zero Faults/sec": self.demand_zero_faults / seconds,
             r"Memory\Transition Faults/sec": self.transition_faults / seconds,
             r"Memory\Transition Pages RePurposed/sec": sum(self.repurposed) / seconds,
+            r"Memory\Pages/sec": (pages_input + pages_output) / seconds,
+            r"Memory\Pages Input/sec": pages_input / seconds,
+            r"Memory\Page Reads/sec": reads.total() / seconds,
+            r"Memory\Pages Output/sec": pages_output / seconds,
+            r"Memory\Page Writes/sec": writes.total() / seconds,
         }
         for node in self.nodes:
             name = f"NUMA Node Memory({node.index})"
@@ -860,7 +889,7 @@ class Memory:
         committed = 0
         for space in self.spaces.values():
             committed += space.committed
-            _require(space.committed == sum(region.pages for region in space.regions), "commit of a process")
+            _require(space.committed == sum(region.charge for region in space.regions), "commit of a process")
             page = 0
             for start, extent in zip(space._starts, space._extents, strict=True):
                 region = extent.region

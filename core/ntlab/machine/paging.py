@@ -94,7 +94,7 @@ class Paging:
         self.file = PagingFile(slots)
         stream = machine.streams.stream("paging", "fragmentation")
         self.file.fragment(policy.initial_fragmentation, stream)
-        self.disk = _disk(machine)
+        self.disk = first_disk(machine)
         if policy.file_size > self.disk.model.capacity:
             raise UserError(
                 f"a paging file of {policy.file_size} bytes", expected=f"at most {self.disk.model.capacity}"
@@ -340,6 +340,10 @@ class Paging:
 
     # -- the disk ------------------------------------------------------------------------------------------
 
+    def owns(self, request: IoRequest) -> bool:
+        """Whether a request is for the paging file."""
+        return request.device is self.disk and request.offset < self.policy.file_size
+
     def _submit(self, request: IoRequest) -> None:
         self.machine.io.submit(request)
         if request.operation == "read":
@@ -375,16 +379,8 @@ class Paging:
 
     def counters(self) -> dict[str, float]:
         """Performance counters by their Windows names, over the machine's life so far."""
-        seconds = self.engine.now / 1e9 or 1.0
-        pages_written = sum(pages * count for pages, count in self.write_sizes.items())
-        pages_read = sum(pages * count for pages, count in self.read_sizes.items())
         file = rf"Paging File(\??\{self.file.name})"
         return {
-            r"Memory\Pages/sec": (pages_written + pages_read) / seconds,
-            r"Memory\Pages Output/sec": pages_written / seconds,
-            r"Memory\Page Writes/sec": self.write_sizes.total() / seconds,
-            r"Memory\Pages Input/sec": pages_read / seconds,
-            r"Memory\Page Reads/sec": self.read_sizes.total() / seconds,
             rf"{file}\% Usage": 100 * self.file.used / self.file.size,
             rf"{file}\% Usage Peak": 100 * self.file.peak / self.file.size,
         }
@@ -403,7 +399,7 @@ class Paging:
             raise SimulationError("the slots of an address space are miscounted")
 
 
-def _disk(machine: Machine) -> Disk:
+def first_disk(machine: Machine) -> Disk:
     """The machine's first disk; one of the default kind where its description names none."""
     for device in machine.io.devices:
         if isinstance(device, Disk):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
-from ntlab.quantities import MICROSECOND, MILLISECOND, Duration, Rate, Share, Size
+from ntlab.quantities import KIB, MICROSECOND, MILLISECOND, Duration, Rate, Share, Size
 
 
 def _positive(instance: object, field: attrs.Attribute[Any], value: int) -> None:
@@ -137,3 +137,17 @@ class PagingPolicy:
     low_free: int = attrs.field(default=20_000, validator=_not_negative)
     high_modified: int = attrs.field(default=16_384, validator=_not_negative)
     low_available: int = attrs.field(default=15_000, validator=_not_negative)
+
+
+@attrs.frozen(kw_only=True)
+class CachePolicy:
+    """Rules of the file cache.
+
+    - `view_size`: bytes of a view, the piece in which cached files are mapped. `address_space`: bytes that
+      all views together may take; 0 is no limit.
+    - `sequential_reads`: that many reads in a row, each from where the one before ended, are sequential.
+    """
+
+    view_size: Size = attrs.field(default=Size(256 * KIB), validator=_positive)
+    address_space: Size = attrs.field(default=Size(0), validator=_not_negative)
+    sequential_reads: int = attrs.field(default=3, validator=_positive)

@@ -9,9 +9,12 @@ import attrs
 
 from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
-from ntlab.machine import Machine, Memory, MemoryPolicy, Region, Thread, WorkingSet
+from ntlab.machine import AgeingPolicy, Machine, Memory, MemoryPolicy, Region, Thread, WorkingSet
 from ntlab.plugin import option
-from ntlab.quantities import MICROSECOND, Duration, Size
+from ntlab.quantities import MICROSECOND, SECOND, Duration, Size
+
+OLDEST_AGE = 3
+"""Ages have two bits."""
 
 
 @attrs.define(slots=False, eq=False)
@@ -45,6 +48,21 @@ class MemoryManagement:
         help="Which node is tried when the home has no page: any at random, or the next by number.",
     )
 
+    ageing: Literal["none", "timer", "demand"] = option(
+        default="none",
+        help="When the kernel looks which pages have been accessed: never, and then working sets give up "
+        "those that came first; each balance_period; or only when pages are to go, page by page, like Clock.",
+    )
+    balance_period: Duration = option(
+        default=Duration(SECOND),
+        help="Period of the balance set manager, who looks at pages where ageing is by timer.",
+        minimum=MICROSECOND,
+    )
+    balance_available: int = option(
+        default=0,
+        help="It trims working sets when fewer pages are available; 0: only who needs a page does.",
+        minimum=0,
+    )
     system_working_set_minimum: int = option(
         default=388, help="Pages that a trim leaves the kernel's working set (a guess).", minimum=0
     )
@@ -70,6 +88,18 @@ class MemoryManagement:
         minimum, maximum = self.system_working_set_minimum, self.system_working_set_maximum
         if 0 < maximum < minimum:
             raise UserError(
+    @hookimpl
+    def ageing_policy(self) -> AgeingPolicy | None:
+        if self.ageing == "none":
+            return None
+        return AgeingPolicy(
+            look=self.ageing, period=self.balance_period, low_available=self.balance_available
+        )
+
+    @hookimpl
+    def oldest_age(self) -> int:
+        return OLDEST_AGE
+
                 f"a maximum of {maximum} pages",
                 where="ws2003.system_working_set_maximum",
                 expected=f"0, or at least system_working_set_minimum, {minimum}",
@@ -94,11 +124,11 @@ class MemoryManagement:
         What was changed becomes available when the modified page writer has written it.
         """
         for floor in ("maximum", "minimum"):
-            for working_set in sorted(memory.working_sets, key=_size, reverse=True):
+            for working_set in sorted(memory.working_sets, key=_idle, reverse=True):
                 spare = working_set.pages - getattr(working_set, floor)
                 if spare > 0 and pages > 0:
                     pages -= memory.trim(working_set, memory.oldest(working_set, min(spare, pages)))
 
 
-def _size(working_set: WorkingSet) -> int:
-    return working_set.pages
+def _idle(working_set: WorkingSet) -> tuple[int, int]:
+    return working_set.old, working_set.pages

@@ -1,1 +1,2 @@
-"""Formats of the real world: `wire` declares structures of bytes, `minidump` is what a crash leaves."""
+"""Formats of the real world: `wire` declares structures of bytes, `minidump` is what a crash leaves, and
+`references` are pages that programs touched."""

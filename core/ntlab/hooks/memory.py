@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
+    from ntlab.machine.ageing import PageRun
     from ntlab.machine.extents import Extent
     from ntlab.machine.machine import Machine
-    from ntlab.machine.memory import Memory, Region
-    from ntlab.machine.policy import MemoryPolicy
+    from ntlab.machine.memory import Memory, Region, WorkingSet
+    from ntlab.machine.policy import AgeingPolicy, MemoryPolicy
     from ntlab.machine.threads import Thread
 
 
@@ -20,6 +21,13 @@ def _distinct_nodes(answer: Sequence[int], memory: Memory) -> bool:
 
 
 def _limits(answer: tuple[int, int]) -> bool:
+def _same_pages(answer: Sequence[PageRun], runs: Sequence[PageRun]) -> bool:
+    def pages(of: Sequence[PageRun]) -> list[tuple[int, int]]:
+        return sorted((run.space.id, page) for run in of for page in range(run.first, run.stop))
+
+    return pages(answer) == pages(runs)
+
+
     minimum, maximum = answer
     return minimum >= 0 and (maximum == 0 or maximum >= minimum)
 
@@ -93,3 +101,33 @@ def pages_short(memory: Memory, pages: int) -> None:
     are written. If that gives none, and none is being written, the request fails with STATUS_NO_MEMORY. 2003:
     trims working sets down to their maximum, then to their minimum.
     """
+@hookspec(firstresult=True)
+def ageing_policy(machine: Machine) -> AgeingPolicy | None:
+    """Whether pages age, and when they are looked at.
+
+    Asked once, after `memory_policy`. 2003: its options, by which pages do not age unless an experiment says
+    so. None everywhere: pages do not age, working sets give them up in the order in which they came, and
+    the two questions below are never asked.
+    """
+
+
+@hookspec(firstresult=True)
+@expects("an age, 1 to 255", lambda answer: 1 <= answer <= 255)
+def oldest_age(machine: Machine) -> int | None:
+    """The greatest age that a page can have, in looks: two to the power of its bits, less one.
+
+    Asked once, after `ageing_policy`. 2003: 3, which is two bits. None everywhere: 1.
+    """
+
+
+@hookspec(firstresult=True)
+@expects("the same pages, each once", _same_pages)
+def trim_order(working_set: WorkingSet, age: int, runs: Sequence[PageRun]) -> Sequence[PageRun] | None:
+    """In which order pages of one age leave their working set.
+
+    Asked where pages are looked at by timer: when pages of that age are first wanted after a look. `runs`
+    are in the order in which they came in; they may be cut and put in any order. None everywhere, as in
+    2003: in that order.
+    """
+
+

@@ -1,6 +1,7 @@
 """The general mechanisms of a kernel. Every decision is asked of plugins through hooks."""
 
 from ntlab.machine.accesses import Allocate, Free, Tally, Touch
+from ntlab.machine.ageing import PageRun
 from ntlab.machine.crashes import Crash, LoggedEvent, NonVolatile
 from ntlab.machine.disks import PRESETS, Disk, DiskModel, SeekCurve
 from ntlab.machine.extents import Extent
@@ -21,7 +22,14 @@ from ntlab.machine.partitions import (
     VirtualProcessor,
     Yield,
 )
-from ntlab.machine.policy import CachePolicy, IoPolicy, MemoryPolicy, PagingPolicy, SchedulerPolicy
+from ntlab.machine.policy import (
+    AgeingPolicy,
+    CachePolicy,
+    IoPolicy,
+    MemoryPolicy,
+    PagingPolicy,
+    SchedulerPolicy,
+)
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, OrderedLevel, Processor, ReadyLevel
 from ntlab.machine.sections import (
@@ -48,6 +56,7 @@ __all__ = [
     "Acquire",
     "AddressSpace",
     "Allocate",
+    "AgeingPolicy",
     "Backing",
     "CachePolicy",
     "CompletionPort",
@@ -90,6 +99,7 @@ __all__ = [
     "PagingPolicy",
     "Partition",
     "Partitions",
+    "PageRun",
     "Post",
     "Process",
     "Processor",

@@ -304,6 +304,8 @@ class _Access(Request):
             marked = not extent.accessed or (write and not extent.dirty)
             if marked:
                 extent = memory.isolate(extent, at, end)
+                if memory.ageing is not None and not extent.accessed:
+                    memory.ageing.accessed()
                 extent.accessed = True
                 extent.age = 0
                 if write and not extent.dirty:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.accesses import Accesses
+from ntlab.machine.ageing import create_ageing
 from ntlab.machine.extents import (
     ACTIVE,
     BAD,
@@ -143,15 +144,17 @@ class Region:
 class WorkingSet(PageList):
     """The active pages of one address space, or of several that share it, in the order in which they came in.
 
-    `minimum` and `maximum` are pages, and for those to heed who trim. If it is `hard`, it gives up its oldest
-    pages at the end of any event that left it above its maximum. `trimmed` counts the pages that it ever gave
-    up. `kernel` says that it is one of the kernel's; `owner` is its process, the system process then.
+    `minimum` and `maximum` are pages, and for those to heed who trim. If it is `hard`, it gives up its
+    oldest pages for those that come when it is at its maximum; what came in one piece that is too large
+    goes at the end of the event. `trimmed` counts the pages that it ever gave up; `old` those that were
+    of the oldest age when the balance set manager last looked, 0 where it never does. `kernel` says
+    that it is one of the kernel's; `owner` is its process, the system process then.
 
     Pages that are never trimmed are in one that is not `pageable`.
     """
 
     __slots__ = (
-        "_fitting", "hard", "kernel", "maximum", "minimum", "name", "owner", "pageable", "trimmed",
+        "_fitting", "hard", "kernel", "maximum", "minimum", "name", "old", "owner", "pageable", "trimmed",
     )  # fmt: skip
 
     def __init__(
@@ -179,6 +182,7 @@ class WorkingSet(PageList):
         self.kernel = kernel
         self.pageable = pageable
         self.trimmed = 0
+        self.old = 0
         self._fitting = False  # it is going to be trimmed to its maximum
 
     def __repr__(self) -> str:
@@ -342,6 +346,7 @@ class Memory:
         self.migrated = 0
         self.repurposed = [0] * PRIORITIES
         self.accesses = Accesses(self)
+        self.ageing = create_ageing(machine, self)
         self._waiters: deque[Thread] = deque()  # for pages to become available
         self._allocation_node = hooks.allocation_node
         self._fallback_order = hooks.fallback_order
@@ -432,9 +437,17 @@ class Memory:
         """Put an active extent into its working set."""
         working_set = extent.region.space.working_set
         working_set.append(extent)
+        if self.ageing is not None:
+            self.ageing.come(extent)
         if working_set.hard and working_set.pages > working_set.maximum and not working_set._fitting:
             working_set._fitting = True
             self.engine.after(0, self._fit, working_set)
+
+    def make_room(self, working_set: WorkingSet, pages: int) -> None:
+        """So many pages are about to come: a hard working set gives up what would be above its maximum."""
+        above = working_set.pages + pages - working_set.maximum
+        if working_set.hard and above > 0 and working_set.pages:
+            self.trim(working_set, self.oldest(working_set, above))
 
     def _fit(self, working_set: WorkingSet) -> None:
         """Trim a hard working set to its maximum."""
@@ -475,7 +488,10 @@ class Memory:
         return modified + standby
 
     def oldest(self, working_set: WorkingSet, pages: int) -> list[Extent]:
-        """The oldest pages of a working set, exactly `pages` of them or all, ready for `trim`."""
+        """The oldest pages of a working set, exactly `pages` of them or all, ready for `trim`: by their ages
+        where pages age, else those that came first."""
+        if self.ageing is not None:
+            return self.ageing.oldest(working_set, pages)
         found: list[Extent] = []
         for extent in working_set:
             if not pages:
@@ -512,6 +528,8 @@ class Memory:
         Returns the extents, in order, and how many of their pages are not zeroed. They hold fewer pages
         than asked for if there are no more.
         """
+        if state == ACTIVE:
+            self.make_room(region.space.working_set, stop - page)
         extents: list[Extent] = []
         unzeroed = 0
         order: Sequence[int] | None = None
@@ -786,6 +804,7 @@ class Memory:
         if extent.transfer is not None:
             extent.transfer.extents.remove(extent)
             extent.transfer = None
+        self.make_room(extent.region.space.working_set, extent.pages)
         self.move(extent, ACTIVE)
 
     def merge(self, extent: Extent) -> None:
@@ -929,6 +948,8 @@ class Memory:
             end = frame + pages
             _require(end <= stop, f"frames {frame} to {end} leave their node's memory")
         _require(end == stop and not ranges, "frames are missing")
+        if self.ageing is not None:
+            self.ageing.check()
         _require(committed == self.committed <= self.commit_limit, "commit charge")
 
 

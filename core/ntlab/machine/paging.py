@@ -206,7 +206,9 @@ class Paging:
         memory.end_read(transfer, STANDBY)
         for extent in space.extents(wanted.start, wanted.stop):
             first, last = max(extent.page, wanted.start), min(extent.page + extent.pages, wanted.stop)
-            memory.move(memory.isolate(extent, first, last), ACTIVE)
+            extent = memory.isolate(extent, first, last)
+            memory.make_room(space.working_set, extent.pages)
+            memory.move(extent, ACTIVE)
 
     # -- the writer ----------------------------------------------------------------------------------------
 

@@ -121,6 +121,22 @@ class ReplacementPolicy:
 
 
 @attrs.frozen(kw_only=True)
+class AgeingPolicy:
+    """Rules of page ages; see `ntlab.machine.ageing`.
+
+    - `look`: when the kernel looks which pages have been accessed. "timer": at all, each `period` (ns).
+      "demand": at one after the other, when pages are to leave their working set.
+    - `low_available`: after a look by timer, working sets are trimmed if fewer pages than these are available.
+    """
+
+    look: Literal["timer", "demand"] = attrs.field(
+        default="timer", validator=attrs.validators.in_(("timer", "demand"))
+    )
+    period: Duration = attrs.field(default=Duration(1000 * MILLISECOND), validator=_positive)
+    low_available: int = attrs.field(default=0, validator=_not_negative)
+
+
+@attrs.frozen(kw_only=True)
 class PagingPolicy:
     """Rules of paging.
 

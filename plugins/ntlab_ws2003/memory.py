@@ -84,11 +84,6 @@ class MemoryManagement:
         )
 
     @hookimpl
-    def kernel_working_set_limits(self, machine: Machine, name: str) -> tuple[int, int]:
-        minimum, maximum = self.system_working_set_minimum, self.system_working_set_maximum
-        if 0 < maximum < minimum:
-            raise UserError(
-    @hookimpl
     def ageing_policy(self) -> AgeingPolicy | None:
         if self.ageing == "none":
             return None
@@ -100,6 +95,11 @@ class MemoryManagement:
     def oldest_age(self) -> int:
         return OLDEST_AGE
 
+    @hookimpl
+    def kernel_working_set_limits(self, machine: Machine, name: str) -> tuple[int, int]:
+        minimum, maximum = self.system_working_set_minimum, self.system_working_set_maximum
+        if 0 < maximum < minimum:
+            raise UserError(
                 f"a maximum of {maximum} pages",
                 where="ws2003.system_working_set_maximum",
                 expected=f"0, or at least system_working_set_minimum, {minimum}",

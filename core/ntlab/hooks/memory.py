@@ -20,7 +20,6 @@ def _distinct_nodes(answer: Sequence[int], memory: Memory) -> bool:
     return len(set(answer)) == len(answer) and all(node in range(len(memory.nodes)) for node in answer)
 
 
-def _limits(answer: tuple[int, int]) -> bool:
 def _same_pages(answer: Sequence[PageRun], runs: Sequence[PageRun]) -> bool:
     def pages(of: Sequence[PageRun]) -> list[tuple[int, int]]:
         return sorted((run.space.id, page) for run in of for page in range(run.first, run.stop))
@@ -28,6 +27,7 @@ def _same_pages(answer: Sequence[PageRun], runs: Sequence[PageRun]) -> bool:
     return pages(answer) == pages(runs)
 
 
+def _limits(answer: tuple[int, int]) -> bool:
     minimum, maximum = answer
     return minimum >= 0 and (maximum == 0 or maximum >= minimum)
 
@@ -93,14 +93,6 @@ def standby_node(thread: Thread, extent: Extent) -> int | None:
     """
 
 
-@observer
-def pages_short(memory: Memory, pages: int) -> None:
-    """A thread needs so many pages and none is available anywhere; asked again at each retry.
-
-    Whoever can makes some available: `memory.trim` makes clean pages so at once, changed ones as soon as they
-    are written. If that gives none, and none is being written, the request fails with STATUS_NO_MEMORY. 2003:
-    trims working sets down to their maximum, then to their minimum.
-    """
 @hookspec(firstresult=True)
 def ageing_policy(machine: Machine) -> AgeingPolicy | None:
     """Whether pages age, and when they are looked at.
@@ -131,3 +123,11 @@ def trim_order(working_set: WorkingSet, age: int, runs: Sequence[PageRun]) -> Se
     """
 
 
+@observer
+def pages_short(memory: Memory, pages: int) -> None:
+    """A thread needs so many pages and none is available anywhere; asked again at each retry.
+
+    Whoever can makes some available: `memory.trim` makes clean pages so at once, changed ones as soon as they
+    are written. If that gives none, and none is being written, the request fails with STATUS_NO_MEMORY. 2003:
+    trims working sets down to their maximum, then to their minimum.
+    """

@@ -35,6 +35,7 @@ from ntlab.machine import (
     Touch,
 )
 from ntlab.machine.accesses import STATUS_NO_MEMORY
+from ntlab.machine.apcs import queue_apc
 from ntlab.machine.extents import ACTIVE, FREE, MODIFIED, STANDBY, STATES, TRANSITION, ZEROED, FreeRuns
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, MIB
@@ -697,6 +698,21 @@ def test_counters_have_the_names_that_windows_uses() -> None:
     assert counters[r"Memory\Demand Zero Faults/sec"] == 100
     assert counters[r"NUMA Node Memory(0)\Available MBytes"] == 156 * PAGE / MIB
     assert counters[r"NUMA Node Memory(1)\Total MBytes"] == 1
+
+
+@pytest.mark.parametrize("at", [1_000, 63_900])
+def test_an_apc_comes_in_between(at: int) -> None:
+    """Lines keep coming while the thread runs its APC, also if all are there before that is over."""
+    machine = boot()
+    region = region_of(machine, 10)
+    machine.memory.populate(region, 0)
+    thread = start(machine, Touch(region), Compute(100))
+    ran: list[int] = []
+    machine.engine.at(at, lambda _: queue_apc(thread, 500, lambda _: ran.append(machine.engine.now)))
+    machine.run(1_000_000)
+    assert ran == [at + 500]
+    assert not machine.threads
+    assert thread.run_time == max(10 * LINES * 100, at + 500) + 100
 
 
 def test_the_first_access_of_a_machine_stops_and_goes_on_with_its_thread() -> None:

@@ -32,6 +32,7 @@ __all__ = [
 def specifications() -> list[ModuleType]:
     """The modules that specify the built-in hooks."""
     from ntlab.hooks import (
+        caches,
         errors,
         file_cache,
         io,
@@ -44,5 +45,5 @@ def specifications() -> list[ModuleType]:
         virtualization,
     )
 
-    first = [lifecycle, locks, scheduling, io, memory, paging, file_cache]
+    first = [lifecycle, locks, scheduling, io, memory, caches, paging, file_cache]
     return [*first, errors, virtualization, partitioning]

@@ -2,6 +2,7 @@
 
 from ntlab.machine.accesses import Allocate, Free, Tally, Touch
 from ntlab.machine.ageing import PageRun
+from ntlab.machine.caches import Caches, Footprint, Refills, Reuse
 from ntlab.machine.crashes import Crash, LoggedEvent, NonVolatile
 from ntlab.machine.disks import PRESETS, Disk, DiskModel, SeekCurve
 from ntlab.machine.extents import Extent
@@ -28,6 +29,7 @@ from ntlab.machine.policy import (
     IoPolicy,
     MemoryPolicy,
     PagingPolicy,
+    ProcessorCachePolicy,
     SchedulerPolicy,
 )
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
@@ -59,6 +61,7 @@ __all__ = [
     "Allocate",
     "Backing",
     "CachePolicy",
+    "Caches",
     "CompletionPort",
     "Component",
     "Compute",
@@ -75,6 +78,7 @@ __all__ = [
     "FileMapping",
     "Flow",
     "FlushModifiedList",
+    "Footprint",
     "Free",
     "HardwareError",
     "Io",
@@ -103,13 +107,16 @@ __all__ = [
     "Post",
     "Process",
     "Processor",
+    "ProcessorCachePolicy",
     "Program",
     "Read",
     "ReadyLevel",
     "Receive",
+    "Refills",
     "Region",
     "Release",
     "Request",
+    "Reuse",
     "RunOn",
     "SchedulerPolicy",
     "Sections",

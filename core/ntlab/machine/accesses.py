@@ -122,6 +122,10 @@ class Accesses:
         """A thread's access is done."""
         del self._stalled[thread]
 
+    def under_way(self, thread: Thread) -> bool:
+        """Whether an access of that thread is under way, perhaps stopped."""
+        return thread in self._stalled
+
     def _switched(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
         if self._stopped:
             return
@@ -414,8 +418,12 @@ class _Access(Request):
         self.tell_written()
         self.flow = None
         del self.on[self.target]
-        self.memory.accesses.end(self.thread)
-        self.memory.machine.scheduler.grant(self.thread)
+        thread = self.thread
+        self.memory.accesses.end(thread)
+        if thread.apcs is not None:
+            thread.apcs.left = 0  # an APC came in between, and has put the wait aside
+        else:
+            self.memory.machine.scheduler.grant(thread)
 
     def tell_written(self) -> None:
         """What is written to is so until the access ends, not only when it begins."""

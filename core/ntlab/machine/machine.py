@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ntlab.engine import CheckedEngine, Engine, Streams, WatchedStreams
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import HookManager, Mode, bind, specifications
+from ntlab.machine.caches import Caches
 from ntlab.machine.checks import CHECK_EVERY, Checks
 from ntlab.machine.crashes import BUG_CHECK, RESTART, Crash, MachineStopped, NonVolatile, dump_of, signed
 from ntlab.machine.file_cache import FileCache
@@ -77,6 +78,7 @@ class Machine:
         self.tables = tables
         self.plugins = tuple(plugins)
         self.name = name
+        self._booted = False
         self.partition = partition
         self.hook_mode: Mode = hooks
         self._booted = False
@@ -105,6 +107,7 @@ class Machine:
         self.io = Io(self)
         self.io.find_disks()
         self.memory = Memory(self)
+        self.caches = Caches(self)
         self.paging = create_paging(self)
         self.sections = Sections(self)
         self.file_cache = FileCache(self)
@@ -221,6 +224,7 @@ class Machine:
             self.locks,
             self.io,
             self.memory,
+            self.caches,
             self.paging,
             self.sections,
             self.file_cache,
@@ -321,6 +325,7 @@ class Machine:
         if thread.port is not None:
             thread.port.leave(thread)
         self.io.thread_ended(thread)
+        self.caches.thread_ended(thread)
         del self.threads[thread.id]
         thread.process.threads -= 1
         if self.hooks.thread_exited is not None:

@@ -74,6 +74,24 @@ class IoPolicy:
 
 
 @attrs.frozen(kw_only=True)
+class ProcessorCachePolicy:
+    """Processor caches, as far as the description of the machine leaves them open.
+
+    - `core_latency`, `package_latency`: ns for a line from a cache of level 1 or 2, and from one of
+      level 3 and above. The defaults are those of an Intel X5570: 9 and 47 clocks.
+    - `overlap`: how many lines are on their way at a time.
+    - `core_size`, `package_size`: bytes of these caches where none is described; 0 is none. The defaults are
+      those of an Opteron of 2003.
+    """
+
+    core_latency: Duration = attrs.field(default=Duration(3), validator=_not_negative)
+    package_latency: Duration = attrs.field(default=Duration(16), validator=_not_negative)
+    overlap: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
+    core_size: Size = attrs.field(default=Size(1 << 20), validator=_not_negative)
+    package_size: Size = attrs.field(default=Size(0), validator=_not_negative)
+
+
+@attrs.frozen(kw_only=True)
 class MemoryPolicy:
     """Rules and costs of memory; the costs are orders of magnitude, not measurements (unvalidated).
 

@@ -447,10 +447,16 @@ def test_caches_lose_what_they_hold() -> None:
     assert caches.cost(0, footprint) == 890 * NEAR
     caches.forget(footprint)
     assert caches.cost(0, footprint) == 900 * NEAR
-    caches.touch(processors[0], footprint)
-    caches.hardware_changed()
-    assert caches.cost(0, footprint) == 0
     caches.check()
+
+
+def test_caches_keep_what_they_hold_when_hardware_comes() -> None:
+    machine = machine_of()
+    footprint = data(900, node=0)
+    machine.caches.touch(machine.processors[0], footprint)
+    machine.tables = hardware(cores=3)  # the second core of the first package, and the third, are new
+    assert [machine.caches.cost(k, footprint) for k in (0, 2, 3)] == [0, 900 * PACKAGE_LATENCY, 900 * FAR]
+    machine.caches.check()
 
 
 @settings(max_examples=10, deadline=None)

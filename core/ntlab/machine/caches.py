@@ -196,6 +196,7 @@ class Caches:
         self.policy: ProcessorCachePolicy = policy if policy is not None else ProcessorCachePolicy()
         self.line = machine.memory.policy.line
         self.refills = Refills()
+        self._tables = machine.tables
         self._caches: dict[tuple[int, int], Cache] = {}  # by level and processors
         self._ways: dict[int, tuple[Cache, ...]] = {}
         self._used: dict[Thread, Footprint] = {}
@@ -205,9 +206,13 @@ class Caches:
 
     def way(self, processor: int) -> tuple[Cache, ...]:
         """The caches above a processor, nearest first."""
+        tables = self.machine.tables
+        if tables is not self._tables:  # hardware has come or gone; caches that stay keep what they hold
+            self._tables = tables
+            self._ways.clear()
         found = self._ways.get(processor)
         if found is None:
-            tables, policy = self.machine.tables, self.policy
+            policy = self.policy
             above: dict[tuple[int, int], int] = {}  # bytes by level and processors
             for cache in tables.caches:
                 if cache.processors >> processor & 1 and cache.type != "instruction":
@@ -239,10 +244,6 @@ class Caches:
         latency = policy.core_latency if level < PACKAGE_LEVEL else policy.package_latency
         cache = self._caches[level, processors] = Cache(level, size // self.line, latency, processors)
         return cache
-
-    def hardware_changed(self) -> None:
-        """The machine has other tables than before. Caches that are still there keep what they hold."""
-        self._ways.clear()
 
     # -- what is where -------------------------------------------------------------------------------------
 

@@ -70,6 +70,11 @@ class MemoryManagement:
         default=0, help="Pages that the kernel's working set never exceeds; 0 is no limit.", minimum=0
     )
 
+    kernel_pages: Literal["any", "first"] = option(
+        default="any",
+        help="Which node the kernel's resident memory comes from: any at random, or the first that has some.",
+    )
+
     @hookimpl
     def memory_policy(self) -> MemoryPolicy:
         return MemoryPolicy(
@@ -116,6 +121,13 @@ class MemoryManagement:
         if self.node_fallback == "random":
             memory.machine.streams.stream("ws2003", "node fallback").shuffle(others)
         return others
+
+    @hookimpl
+    def kernel_page_node(self, machine: Machine) -> int:
+        if self.kernel_pages == "first":
+            return 0
+        nodes = [node.index for node in machine.memory.nodes if node.installed]
+        return machine.streams.stream("ws2003", "kernel pages").choice(nodes)
 
     @hookimpl
     def pages_short(self, memory: Memory, pages: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ntlab.hooks.markers import expects, hookspec, observer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
     from ntlab.machine.memory import Memory, Region, WorkingSet
     from ntlab.machine.policy import AgeingPolicy, MemoryPolicy
+    from ntlab.machine.processors import Processor
     from ntlab.machine.threads import Thread
 
 
@@ -79,6 +80,28 @@ def kernel_working_set_limits(machine: Machine, name: str) -> tuple[int, int] | 
     Asked once, when its first section is first used. The most is a hard limit: what comes in above it pushes
     the oldest pages out; 0 is no limit. The fewest is what `pages_short` leaves it. 2003: its options. None
     everywhere: (0, 0).
+    """
+
+
+@hookspec(firstresult=True)
+@expects("a node of the machine", lambda answer, machine: answer in range(machine.tables.nodes))
+def pool_node(machine: Machine, processor: Processor, thread: Thread) -> int | None:
+    """The number of the node whose part of the non-paged pool serves an allocation.
+
+    Asked for each block that a running thread allocates there. A block goes back to its part. None
+    everywhere, as in 2003: the pool is one, and whoever asks gets the block that was given back last.
+    """
+
+
+@hookspec(firstresult=True)
+@expects("a node of the machine", lambda answer, machine: answer in range(machine.tables.nodes))
+def kernel_page_node(
+    machine: Machine, processor: Processor, thread: Thread, use: Literal["pool", "page table"]
+) -> int | None:
+    """The number of the node from which new memory of the kernel's own comes first.
+
+    Asked when a non-paged pool that is one grows ("pool"), and when an allocation of system PTEs needs a new
+    page-table page ("page table"). 2003: any node. None everywhere: node 0.
     """
 
 

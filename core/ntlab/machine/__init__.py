@@ -32,6 +32,7 @@ from ntlab.machine.policy import (
     ProcessorCachePolicy,
     SchedulerPolicy,
 )
+from ntlab.machine.pool import AllocatePool, Mapping, MapSystemPages, NonPagedPool, PoolBlock, SystemPtes
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, OrderedLevel, Processor, ReadyLevel
 from ntlab.machine.sections import (
@@ -59,6 +60,7 @@ __all__ = [
     "AddressSpace",
     "AgeingPolicy",
     "Allocate",
+    "AllocatePool",
     "Backing",
     "CachePolicy",
     "Caches",
@@ -91,9 +93,12 @@ __all__ = [
     "LoggedEvent",
     "Machine",
     "Mailbox",
+    "MapSystemPages",
+    "Mapping",
     "MapFile",
     "Memory",
     "MemoryPolicy",
+    "NonPagedPool",
     "NonVolatile",
     "OpenFile",
     "OrderedLevel",
@@ -104,6 +109,7 @@ __all__ = [
     "PagingPolicy",
     "Partition",
     "Partitions",
+    "PoolBlock",
     "Post",
     "Process",
     "Processor",
@@ -125,6 +131,7 @@ __all__ = [
     "Sleep",
     "SpinLock",
     "Stage",
+    "SystemPtes",
     "Tally",
     "Thread",
     "Touch",

@@ -20,6 +20,7 @@ from ntlab.machine.memory import Memory
 from ntlab.machine.paging import SYSTEM_PID, create_paging
 from ntlab.machine.partitions import Partition, Partitions
 from ntlab.machine.policy import SchedulerPolicy
+from ntlab.machine.pool import NonPagedPool, SystemPtes
 from ntlab.machine.profile import ProfiledEngine
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.sections import Sections
@@ -110,6 +111,8 @@ class Machine:
         self.caches = Caches(self)
         self.paging = create_paging(self)
         self.sections = Sections(self)
+        self.pool = NonPagedPool(self)
+        self.system_ptes = SystemPtes(self)
         self.file_cache = FileCache(self)
         self.partitions = Partitions(self)
         self.hardware_errors = HardwareErrors(self)
@@ -227,6 +230,8 @@ class Machine:
             self.caches,
             self.paging,
             self.sections,
+            self.pool,
+            self.system_ptes,
             self.file_cache,
             self.partitions,
             self.hardware_errors,
@@ -372,6 +377,8 @@ class Machine:
             **self.memory.counters(),
             **(self.paging.counters() if self.paging is not None else {}),
             **self.sections.counters(),
+            **self.pool.counters(),
+            **self.system_ptes.counters(),
             **self.file_cache.counters(),
             **self.io.counters(),
             **self.partitions.counters(),

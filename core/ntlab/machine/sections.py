@@ -31,8 +31,11 @@ SYSTEM_CODE: Final = "system code"
 SYSTEM_DRIVERS: Final = "system drivers"
 """Pageable code and data of other drivers."""
 NONPAGED_POOL: Final = "nonpaged pool"
+PAGE_TABLES: Final = "page tables"
+"""Those of the system's address space."""
 PAGEABLE: Final = (SYSTEM_CACHE, PAGED_POOL, SYSTEM_CODE, SYSTEM_DRIVERS)
-SECTIONS: Final = (*PAGEABLE, NONPAGED_POOL)
+RESIDENT: Final = (NONPAGED_POOL, PAGE_TABLES)
+SECTIONS: Final = (*PAGEABLE, *RESIDENT)
 
 SYSTEM_WORKING_SET: Final = "system"
 """The working set of all sections where no plugin says more."""
@@ -68,19 +71,22 @@ class Sections:
         """The sections that have been asked for so far."""
         return [self._spaces[name] for name in SECTIONS if name in self._spaces]
 
-    def nonpaged(self, pages: int, node: int = 0) -> Region | None:
-        """A region of the non-paged pool, in memory at once: from `node` while it has any pages, then from
-        others. None if there are not so many pages, or the commit limit would be passed."""
-        space = self.space(NONPAGED_POOL)
+    def nonpaged(self, pages: int, node: int = 0, section: str = NONPAGED_POOL) -> Region | None:
+        """A region of the non-paged pool, or another section that is resident, in memory at once: from `node`
+        while it has any pages, then from others. None if there are not so many pages, or the commit limit
+        would be passed."""
+        space = self.space(section)
         region = space.allocate(pages) if pages <= self.memory.available else None
         if region is not None:
             self.memory.populate(region, node, dirty=True)
+            for extent in region.extents():
+                extent.accessed = True
         return region
 
     def _working_set(self, section: str) -> WorkingSet:
         """The working set of a section that is being made."""
         machine = self.machine
-        if section == NONPAGED_POOL:
+        if section in RESIDENT:
             return WorkingSet(machine.system_process, section, 0, UNLIMITED, kernel=True, pageable=False)
         ask = self._kernel_working_set
         name = ask(machine, section) if ask is not None else None
@@ -129,9 +135,8 @@ class Sections:
         for space in self.spaces():
             if self.memory.spaces.get(space.id) is not space:
                 raise SimulationError(f"memory does not know the section {space.name!r}")
-        pool = self._spaces.get(NONPAGED_POOL)
-        if pool is not None:
-            for region in pool.regions:
+        for name in RESIDENT:
+            for region in self._spaces[name].regions if name in self._spaces else ():
                 resident = sum(extent.pages for extent in region.extents() if extent.state == ACTIVE)
                 if resident != region.pages:
                     raise SimulationError(f"{region!r} is not in memory, though it is not pageable")

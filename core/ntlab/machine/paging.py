@@ -14,7 +14,7 @@ A page is named by one integer here, `number(space, page)`: the number of the ne
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -105,7 +105,7 @@ class Paging:
         self.write_sizes: Counter[int] = Counter()
         self.read_sizes: Counter[int] = Counter()
         self.full = 0
-        self._stored: dict[int, int] = {}  # slots that each address space has
+        self._stored: dict[int, list[int]] = {}  # the pages of each address space that have slots, in order
         self._woken = False  # the writer is about to look
         self._flushing = False
         self._flushed: list[Thread] = []  # who waits for the flush
@@ -126,16 +126,15 @@ class Paging:
 
     def held(self, region: Region, page: int, stop: int) -> tuple[int, int] | None:
         """The first run of pages in page..stop that has slots, as far as they follow on each other."""
-        space = region.space
-        if not self._stored.get(space.id):
+        stored = self._stored.get(region.space.id)
+        if not stored:
             return None
         slot_of = self.file.slot_of
-        base = number(space, 0)
-        first = page
-        while first < stop and base + first not in slot_of:
-            first += 1
-        if first == stop:
+        base = number(region.space, 0)
+        at = bisect_left(stored, base + page)
+        if at == len(stored) or stored[at] >= base + stop:
             return None
+        first = stored[at] - base
         last, slot = first + 1, slot_of[base + first]
         while last < stop and slot_of.get(base + last) == slot + last - first:
             last += 1
@@ -143,22 +142,19 @@ class Paging:
 
     def changed(self, region: Region, page: int, stop: int) -> None:
         """These pages differ from their copies from now on: free the slots."""
-        space = region.space.id
-        stored = self._stored.get(space)
+        stored = self._stored.get(region.space.id)
         if not stored:
             return
         base = number(region.space, 0)
-        slot_of, release = self.file.slot_of, self.file.release
-        for owner in range(base + page, base + stop):
-            slot = slot_of.get(owner)
-            if slot is not None:
-                release(slot)
-                stored -= 1
-        if stored != self._stored[space]:
-            self._stored[space] = stored
-            if self._stuck:
-                self._stuck = False
-                self.wake()
+        first, last = bisect_left(stored, base + page), bisect_left(stored, base + stop)
+        if first == last:
+            return
+        for owner in stored[first:last]:
+            self.file.release(self.file.slot_of[owner])
+        del stored[first:last]
+        if self._stuck:
+            self._stuck = False
+            self.wake()
 
     def read(self, thread: Thread, region: Region, page: int, stop: int) -> bool:
         """Begin to read a page, and what may be read with it."""
@@ -296,8 +292,7 @@ class Paging:
         self._transfer = self.memory.begin_write(self._extents(pages))
         self.file.allocate(start, pages)
         for page in pages:
-            space = page >> SPACE_SHIFT
-            self._stored[space] = self._stored.get(space, 0) + 1
+            insort(self._stored.setdefault(page >> SPACE_SHIFT, []), page)
         self._target = range(start, start + len(pages))
         self.write_sizes[len(pages)] += 1
         size = self.page_size
@@ -390,15 +385,15 @@ class Paging:
     def check(self) -> None:
         """Raise SimulationError where the accounts of file and memory contradict each other. For tests."""
         self.file.check()
-        stored: dict[int, int] = {}
-        for page in self.file.slot_of:
+        stored: dict[int, list[int]] = {}
+        for page in sorted(self.file.slot_of):
             space = page >> SPACE_SHIFT
-            stored[space] = stored.get(space, 0) + 1
+            stored.setdefault(space, []).append(page)
             extent, _ = self.memory.spaces[space].at(page & PAGE_MASK)
             if extent is not None and extent.dirty:
                 raise SimulationError(f"{extent!r} is changed, and still has a slot")
-        if stored != {space: count for space, count in self._stored.items() if count}:
-            raise SimulationError("the slots of an address space are miscounted")
+        if stored != {space: pages for space, pages in self._stored.items() if pages}:
+            raise SimulationError("the pages of an address space and their slots disagree")
 
 
 def first_disk(machine: Machine) -> Disk:

@@ -129,6 +129,11 @@ class FairShare:
         self._trace_resume = tracer.emitter(RESUME)
 
     @hookimpl
+    def hardware_changed(self, machine: Machine) -> None:
+        new = machine.processors[len(self._shares) :]
+        self._shares += [Share(processor.index, self.interval) for processor in new]
+
+    @hookimpl
     def thread_created(self, thread: Thread) -> None:
         if len(self._machine.sessions) == self._sessions:
             return

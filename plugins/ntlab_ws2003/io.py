@@ -10,7 +10,7 @@ import attrs
 
 from ntlab.hooks import hookimpl
 from ntlab.machine import IoPolicy, IoRequest, Machine
-from ntlab.plugin import option
+from ntlab.plugin import option, state
 from ntlab.quantities import Duration, Size
 
 
@@ -40,20 +40,27 @@ class InputOutput:
     )
 
     _next_interrupted: Callable[[], int] = attrs.field(init=False, repr=False, eq=False)
+    _interruptible: list[int] = state(list)
 
     @hookimpl
     def io_policy(self, machine: Machine) -> IoPolicy:
-        count = len(machine.processors)
+        self.direct_interrupts(machine)
         if self.interrupts == "random":
-            self._next_interrupted = _random_below(machine.streams.stream("ws2003", "interrupts"), count)
+            stream = machine.streams.stream("ws2003", "interrupts")
+            self._next_interrupted = _random_one(stream, self._interruptible)
         else:
-            self._next_interrupted = _round(count)
+            self._next_interrupted = _round(self._interruptible)
         return IoPolicy(
             interrupt_time=self.interrupt_time,
             dpc_time=self.dpc_time,
             completion_time=self.completion_time,
             disk=self.disk,
         )
+
+    def direct_interrupts(self, machine: Machine) -> None:
+        """Interrupts go to the processors that there are now."""
+        there = machine.scheduler.all_mask
+        self._interruptible[:] = [p.index for p in machine.processors if p.bit & there]
 
     @hookimpl
     def max_transfer(self, request: IoRequest) -> int:
@@ -72,16 +79,16 @@ class InputOutput:
         return "apc"
 
 
-def _random_below(stream: random.Random, count: int) -> Callable[[], int]:
-    return lambda: stream.randrange(count)
+def _random_one(stream: random.Random, processors: list[int]) -> Callable[[], int]:
+    return lambda: processors[stream.randrange(len(processors))]
 
 
-def _round(count: int) -> Callable[[], int]:
+def _round(processors: list[int]) -> Callable[[], int]:
     last = -1
 
     def following() -> int:
         nonlocal last
-        last = (last + 1) % count
-        return last
+        last = (last + 1) % len(processors)
+        return processors[last]
 
     return following

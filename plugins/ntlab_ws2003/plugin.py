@@ -28,3 +28,8 @@ class Ws2003(Scheduling, InputOutput, MemoryManagement, PageWriting, FileCaching
     @hookimpl
     def machine_booted(self, machine: Machine) -> None:
         self.start_scheduling(machine)
+
+    @hookimpl
+    def hardware_changed(self, machine: Machine) -> None:
+        self.start_scheduling(machine)
+        self.direct_interrupts(machine)

@@ -110,8 +110,10 @@ class Scheduling:
     # -- where a thread runs -------------------------------------------------------------------------------
 
     def start_scheduling(self, machine: Machine) -> None:
-        """Look at the hardware; the machine has just booted."""
+        """Look at the hardware; the machine has just booted, or it has changed."""
         tables = machine.tables
+        self._rounds.clear()
+        self._search.clear()
         # Siblings of a core come last in a round: a process fills whole cores first.
         self._rank = [tables.core_processors[i].index(i) for i in range(len(machine.processors))]
         self._node_mask = [tables.node_mask[node] for node in tables.node_of]

@@ -15,6 +15,7 @@ from ntlab.machine.machine import Machine
 from ntlab.machine.memory import AddressSpace, Backing, Memory, Region, WorkingSet
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.paging import FlushModifiedList, Paging
+from ntlab.machine.partitioning import Arrival, Driver, MemoryUnit, Partitioning, ProcessorChange
 from ntlab.machine.partitions import (
     NEVER_NOTIFY,
     NOTIFY_LONG_SPIN_WAIT,
@@ -30,11 +31,13 @@ from ntlab.machine.policy import (
     MemoryPolicy,
     PagingPolicy,
     ProcessorCachePolicy,
+    ReplacementPolicy,
     SchedulerPolicy,
 )
 from ntlab.machine.pool import AllocatePool, Mapping, MapSystemPages, NonPagedPool, PoolBlock, SystemPtes
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, OrderedLevel, Processor, ReadyLevel
+from ntlab.machine.replacement import MemoryReplacement
 from ntlab.machine.sections import (
     NONPAGED_POOL,
     PAGED_POOL,
@@ -61,6 +64,7 @@ __all__ = [
     "AgeingPolicy",
     "Allocate",
     "AllocatePool",
+    "Arrival",
     "Backing",
     "CachePolicy",
     "Caches",
@@ -73,6 +77,7 @@ __all__ = [
     "Device",
     "Disk",
     "DiskModel",
+    "Driver",
     "ErrorSource",
     "Extent",
     "File",
@@ -93,11 +98,13 @@ __all__ = [
     "LoggedEvent",
     "Machine",
     "Mailbox",
+    "MapFile",
     "MapSystemPages",
     "Mapping",
-    "MapFile",
     "Memory",
     "MemoryPolicy",
+    "MemoryReplacement",
+    "MemoryUnit",
     "NonPagedPool",
     "NonVolatile",
     "OpenFile",
@@ -108,12 +115,14 @@ __all__ = [
     "PagingFile",
     "PagingPolicy",
     "Partition",
+    "Partitioning",
     "Partitions",
     "PoolBlock",
     "Post",
     "Process",
     "Processor",
     "ProcessorCachePolicy",
+    "ProcessorChange",
     "Program",
     "Read",
     "ReadyLevel",
@@ -121,6 +130,7 @@ __all__ = [
     "Refills",
     "Region",
     "Release",
+    "ReplacementPolicy",
     "Request",
     "Reuse",
     "RunOn",

@@ -18,6 +18,7 @@ from ntlab.machine.io import Io
 from ntlab.machine.locks import Discipline, Locks, SpinLock
 from ntlab.machine.memory import Memory
 from ntlab.machine.paging import SYSTEM_PID, create_paging
+from ntlab.machine.partitioning import Partitioning
 from ntlab.machine.partitions import Partition, Partitions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.pool import NonPagedPool, SystemPtes
@@ -116,6 +117,7 @@ class Machine:
         self.file_cache = FileCache(self)
         self.partitions = Partitions(self)
         self.hardware_errors = HardwareErrors(self)
+        self.partitioning = Partitioning(self)
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
@@ -235,6 +237,7 @@ class Machine:
             self.file_cache,
             self.partitions,
             self.hardware_errors,
+            self.partitioning,
         ):
             if mechanism is not None:
                 mechanism.check()
@@ -348,6 +351,7 @@ class Machine:
     def _affinity(self, mask: int | None, allowed: int, name: str) -> int:
         if mask is None:
             return allowed
+        mask = self.scheduler.where(mask)
         if mask <= 0 or mask & ~allowed:
             raise UserError(
                 f"affinity {mask:#x} of {name!r}", expected=f"a mask that is not empty, inside {allowed:#x}"
@@ -383,6 +387,7 @@ class Machine:
             **self.io.counters(),
             **self.partitions.counters(),
             **self.hardware_errors.counters(),
+            **self.partitioning.counters(),
         }
 
 

@@ -124,7 +124,8 @@ class ReplacementPolicy:
     - `copy_bandwidth`: bytes a second that are copied at most; 0: as many as the memory carries.
     - `devices_off`, `devices_on`: ns that a device takes to go to its low-power state D3 and back to D0;
       `devices_at_once`: all at a time, or one after the other.
-    - `slow_to`: what is left of a failing processor's speed while its threads leave it.
+    - `slow_to`: what is left of a failing processor's speed until its threads have left it.
+    - `processor_start`: ns from when a spare processor is started to when threads may run on it.
     """
 
     order: Literal["movable_first", "all_in_window"] = attrs.field(
@@ -136,6 +137,7 @@ class ReplacementPolicy:
     devices_on: Duration = attrs.field(default=Duration(200 * MILLISECOND), validator=_not_negative)
     devices_at_once: bool = True
     slow_to: Share = attrs.field(default=Share(0.5), validator=_share)
+    processor_start: Duration = attrs.field(default=Duration(100 * MILLISECOND), validator=_not_negative)
 
 
 @attrs.frozen(kw_only=True)

@@ -280,23 +280,28 @@ def fitted(tables: Tables, processors: int, present: int, memory: Sequence[int])
     firmware describes empty slots too, and Windows leaves room for them in its groups. A device all of
     whose processors are missing is as near to each of the others.
     """
-    masks = {
-        name: tuple(mask & present for mask in getattr(tables, name))
-        for name in ("core_mask", "package_mask", "node_mask", "group_mask")
-    }
+
+    def there(masks: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(mask & present for mask in masks)
+
+    core_mask, node_mask = there(tables.core_mask), there(tables.node_mask)
     return replace(
         tables,
         processors=processors,
-        **{
-            name: getattr(tables, name)[:processors]
-            for name in ("os_index", "speed", "node_of", "package_of", "core_of", "group_of")
-        },
-        **masks,
+        os_index=tables.os_index[:processors],
+        speed=tables.speed[:processors],
+        node_of=tables.node_of[:processors],
+        package_of=tables.package_of[:processors],
+        core_of=tables.core_of[:processors],
+        group_of=tables.group_of[:processors],
+        core_mask=core_mask,
+        package_mask=there(tables.package_mask),
+        node_mask=node_mask,
+        group_mask=there(tables.group_mask),
         core_processors=tuple(
-            tuple(members(masks["core_mask"][core] | 1 << i))
-            for i, core in enumerate(tables.core_of[:processors])
+            tuple(members(core_mask[core] | 1 << i)) for i, core in enumerate(tables.core_of[:processors])
         ),
-        node_processors=tuple(tuple(members(mask)) for mask in masks["node_mask"]),
+        node_processors=tuple(tuple(members(mask)) for mask in node_mask),
         node_memory=tuple(memory),
         caches=tuple(
             cache._replace(processors=cache.processors & present)

@@ -13,6 +13,8 @@ test_conformance = conformance(
         "completion-ports-processors",
         "fair-share-demands",
         "fair-share-priority",
+        "kernel-ws-shortage",
+        "kernel-working-sets",
         "numa-fallback",
         "paging-locality",
         "whea-sources",
@@ -22,7 +24,6 @@ test_conformance = conformance(
         "memory_policy": SAME,
         "write_cluster": SAME,
         "write_cluster_limit": SAME,
-        "pages_short": "no experiment runs out of memory; tests/core/test_memory.py does",
         "thread_exited": "it forgets a thread that is gone, which nothing can show",
     },
 )

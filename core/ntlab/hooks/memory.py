@@ -78,8 +78,8 @@ def kernel_working_set_limits(machine: Machine, name: str) -> tuple[int, int] | 
     """The fewest and the most pages of the kernel's working set of that name.
 
     Asked once, when its first section is first used. The most is a hard limit: what comes in above it pushes
-    the oldest pages out; 0 is no limit. The fewest is what `pages_short` leaves it. 2003: its options. None
-    everywhere: (0, 0).
+    the oldest pages out; 0 is no limit, and then it has a process's maximum, for who trims working sets. The
+    fewest is what `pages_short` leaves it. 2003: its options. None everywhere: (0, 0).
     """
 
 

@@ -827,12 +827,12 @@ class Memory:
             before.pages += extent.pages
             space.working_set.pages += extent.pages
 
-    def shortage(self, thread: Thread, pages: int) -> bool | None:
-        """A running thread needs so many pages and there is none. True if there are some now; None if they
-        are promised, and the thread will be woken; False if there will be none."""
-        if not self.available and self._pages_short is not None:
+    def shortage(self, thread: Thread, pages: int, least: int = 1) -> bool | None:
+        """A running thread needs so many pages, and `least` at once, and there are not so many. True if there
+        are now; None if some are promised, and the thread will be woken; False if there will be none."""
+        if self.available < least and self._pages_short is not None:
             self._pages_short(self, pages)
-        if self.available:
+        if self.available >= least:
             return True
         if self.writes or (self.writer is not None and self.writer.promise()):
             self._waiters.append(thread)

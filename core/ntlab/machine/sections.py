@@ -39,8 +39,6 @@ SECTIONS: Final = (*PAGEABLE, *RESIDENT)
 
 SYSTEM_WORKING_SET: Final = "system"
 """The working set of all sections where no plugin says more."""
-UNLIMITED: Final = 1 << 40
-"""The maximum of a working set that has none, in pages."""
 
 
 class Sections:
@@ -87,7 +85,7 @@ class Sections:
         """The working set of a section that is being made."""
         machine = self.machine
         if section in RESIDENT:
-            return WorkingSet(machine.system_process, section, 0, UNLIMITED, kernel=True, pageable=False)
+            return WorkingSet(machine.system_process, section, 0, 0, kernel=True, pageable=False)
         ask = self._kernel_working_set
         name = ask(machine, section) if ask is not None else None
         if name is None:
@@ -98,7 +96,12 @@ class Sections:
             limits = ask(machine, name) if ask is not None else None
             minimum, maximum = limits if limits is not None else (0, 0)
             found = self.working_sets[name] = WorkingSet(
-                machine.system_process, name, minimum, maximum or UNLIMITED, hard=maximum > 0, kernel=True
+                machine.system_process,
+                name,
+                minimum,
+                maximum or max(minimum, self.memory.policy.working_set_maximum),
+                hard=maximum > 0,
+                kernel=True,
             )
             self.memory.working_sets.append(found)
         return found

@@ -12,6 +12,7 @@ from ntlab.machine.io import Device, File, Io, IoRequest, Layer, Read, Write
 from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.locks import Acquire, Release, SpinLock
 from ntlab.machine.machine import Machine
+from ntlab.machine.mappings import CreateMapping, MappingObject, MapView, UnmapView, View
 from ntlab.machine.memory import AddressSpace, Backing, Memory, Region, WorkingSet
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.paging import FlushModifiedList, Paging
@@ -73,6 +74,7 @@ __all__ = [
     "Compute",
     "CopyRead",
     "Crash",
+    "CreateMapping",
     "Dequeue",
     "Device",
     "Disk",
@@ -100,7 +102,9 @@ __all__ = [
     "Mailbox",
     "MapFile",
     "MapSystemPages",
+    "MapView",
     "Mapping",
+    "MappingObject",
     "Memory",
     "MemoryPolicy",
     "MemoryReplacement",
@@ -145,6 +149,8 @@ __all__ = [
     "Tally",
     "Thread",
     "Touch",
+    "UnmapView",
+    "View",
     "VirtualProcessor",
     "WorkingSet",
     "Write",

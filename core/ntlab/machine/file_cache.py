@@ -77,14 +77,14 @@ class FileMapping:
     def read(self, thread: Thread, region: Region, page: int, stop: int) -> bool:
         """A fault: begin to read a page, and what may be read with it."""
         cache = self.cache
-        last = stop if self.cached else min(page + cache.cluster(self, page - region.first), region.stop)
+        last = stop if self.cached else min(page + cache.cluster(self, page - self.region.first), region.stop)
         first_read = cache.reads(self, page, last)[0]
         home = cache.memory.home(thread, region)
         return cache.begin(self, first_read, home, active=range(page, stop), thread=thread) > 0
 
     def changed(self, region: Region, page: int, stop: int) -> None:
         """The region is released; or written to, which nothing here can do."""
-        if region in region.space.regions:
+        if self.region in self.region.space.regions:
             raise SimulationError(f"{self!r} is written to; files in memory are only read")
         del self.cache.mappings[self.file]
 

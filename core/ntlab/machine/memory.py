@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 ALLOCATION_GRANULARITY = 65536
 """Regions begin at multiples of this many bytes of address space."""
+NO_PREFERRED_NODE = 0xFFFFFFFF
+"""What programs say where they prefer no node."""
 UNSTATED_MEMORY = 4 * GIB
 """Bytes of each node where the description of the machine says nothing of memory: a guess."""
 
@@ -123,6 +125,11 @@ class Region:
 
     def __repr__(self) -> str:
         return f"<Region pages {self.first}..{self.first + self.pages} of {self.space.name}>"
+
+    @property
+    def owner(self) -> Region:
+        """The region whose pages these are: itself, unless it is a view of another."""
+        return self
 
     @property
     def stop(self) -> int:
@@ -244,6 +251,7 @@ class AddressSpace:
         if pages <= 0:
             raise SimulationError(f"a region of {pages} pages")
         memory = self.memory
+        node = memory.preferred(node)
         charge = pages if committed else 0
         if memory.committed + charge > memory.commit_limit:
             return None
@@ -335,6 +343,7 @@ class Memory:
         self.backing: Backing | None = None  # of regions that name none: a paging file, where there is one
         self.writer: Writer | None = None
         self.spaces: dict[int, AddressSpace] = {}
+        self.mappings = 0  # file-mapping objects that there ever were
         self.working_sets: list[WorkingSet] = []  # all that may be trimmed
         self.writes = 0  # under way: each will free its pages
         # Told (first frame, pages) of what is being written to, while somebody must know.
@@ -371,6 +380,14 @@ class Memory:
             found = AddressSpace(self, process, process.id, process.name, working_set)
             self.spaces[process.id] = found
         return found
+
+    def preferred(self, node: int | None) -> int | None:
+        """The node that a program says it prefers, None for none. Raises UserError where there is no such."""
+        if node is None or node == NO_PREFERRED_NODE:
+            return None
+        if not 0 <= node < len(self.nodes):
+            raise UserError(f"the preferred node {node}", expected=f"0 to {len(self.nodes) - 1}")
+        return node
 
     def pages(self, state: int) -> int:
         """Pages of a state, in all nodes."""
@@ -548,7 +565,7 @@ class Memory:
                 unzeroed += taken
             if self.written is not None:
                 self.written(frame, taken)
-            extent = Extent(region, page, taken, node.index, frame, state)
+            extent = Extent(region.owner, page, taken, node.index, frame, state)
             node.pages[state] += taken
             page += taken
             if self._trace_allocate is not None:

@@ -5,20 +5,32 @@ from __future__ import annotations
 from ntlab.hooks import hookimpl
 from ntlab.machine import Machine
 from ntlab.plugin import plugin
+from ntlab_ws2003.caches import ProcessorCaches
 from ntlab_ws2003.errors import HardwareErrorHandling
 from ntlab_ws2003.file_cache import FileCaching
 from ntlab_ws2003.io import InputOutput
 from ntlab_ws2003.memory import MemoryManagement
 from ntlab_ws2003.paging import PageWriting
 from ntlab_ws2003.scheduling import Scheduling
+from ntlab_ws2003.workloads import Workers
 
 
 @plugin(
     name="ws2003",
     summary="The policies of Windows Server 2003.",
     release="ws2003",
+    ledger=("N1",),
+    workloads=(Workers,),
 )
-class Ws2003(Scheduling, InputOutput, MemoryManagement, PageWriting, FileCaching, HardwareErrorHandling):
+class Ws2003(
+    Scheduling,
+    InputOutput,
+    MemoryManagement,
+    ProcessorCaches,
+    PageWriting,
+    FileCaching,
+    HardwareErrorHandling,
+):
     """Windows Server 2003 as far as the features need it.
 
     A mixin answers its domain's hooks itself. Only the hooks of a machine's life concern several domains:

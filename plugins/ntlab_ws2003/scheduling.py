@@ -59,6 +59,10 @@ class Scheduling:
     steal: bool = option(
         default=True, help="Whether an idle processor looks at the other processors' queues."
     )
+    ideal_processors: Literal["by_turns", "none"] = option(
+        default="by_turns",
+        help="Whether each thread has an ideal processor, by turns within its process, and an ideal node.",
+    )
     placement: tuple[Preference, ...] = option(
         default=("idle_core", "ideal_node", "ideal", "last"),
         help="What makes one idle processor better than another, most important first.",
@@ -122,12 +126,18 @@ class Scheduling:
         self._nodes = [processors for processors in tables.node_processors if processors]
         # With the ideal processor preferred to the last one, no other processor can beat an idle ideal one
         # on an idle core, whatever else is asked: it passes every filter.
-        rules = self.placement
+        self._rules = rules = [
+            rule
+            for rule in self.placement
+            if self.ideal_processors != "none" or rule not in ("ideal", "ideal_node")
+        ]
         self._ideal_wins = "ideal" in rules and "last" not in rules[: rules.index("ideal")]
         self._mind_cores = "idle_core" in rules
 
     @hookimpl
-    def ideal_processor(self, thread: Thread) -> int:
+    def ideal_processor(self, thread: Thread) -> int | None:
+        if self.ideal_processors == "none":
+            return None
         process = thread.process
         order = self._rounds.get(thread.affinity)
         if order is None:
@@ -147,7 +157,7 @@ class Scheduling:
         core = self._core_mask[ideal]
         if self._ideal_wins and idle >> ideal & 1 and (all_idle & core == core or not self._mind_cores):
             return ideal
-        for rule in self.placement:
+        for rule in self._rules:
             if rule == "idle_core":
                 # Processors that share their core drop out unless all of it is idle.
                 better = idle
@@ -169,9 +179,11 @@ class Scheduling:
             self._scanning = True
             engine = self._machine.engine
             engine.at((engine.now // SCAN_PERIOD + 1) * SCAN_PERIOD, self._scan)
-        # With one queue for all, or the ideal processor not allowed, the lowest priority anywhere gives way.
-        allowed = thread.affinity >> thread.ideal & 1
-        return thread.ideal if allowed and self.ready_queues == "per_processor" else None
+        # With one queue for all, no ideal processor, or one that is not allowed, the lowest priority anywhere
+        # gives way.
+        if self.ready_queues == "shared" or self.ideal_processors == "none":
+            return None
+        return thread.ideal if thread.affinity >> thread.ideal & 1 else None
 
     @hookimpl
     def choose_thread(self, processor: Processor) -> Thread | None:

@@ -13,6 +13,7 @@ test_conformance = conformance(
         "completion-ports-processors",
         "fair-share-demands",
         "fair-share-priority",
+        "ideal-quiet",
         "kernel-ws-shortage",
         "kernel-working-sets",
         "numa-fallback",
@@ -22,6 +23,7 @@ test_conformance = conformance(
     idle={
         "max_transfer": SAME,
         "memory_policy": SAME,
+        "processor_cache_policy": SAME,
         "write_cluster": SAME,
         "write_cluster_limit": SAME,
         "thread_exited": "it forgets a thread that is gone, which nothing can show",

@@ -17,6 +17,7 @@ test_conformance = conformance(
         "kernel-ws-shortage",
         "kernel-working-sets",
         "numa-fallback",
+        "numa-pool",
         "paging-locality",
         "whea-sources",
     ],

@@ -23,7 +23,7 @@ class _Turns:
         self.now += 1
         thread = self.waiting.pop(self.now, None)
         if thread is not None:
-            machine.engine.after(0, machine.scheduler.wake, thread)
+            machine.engine.soon(machine.scheduler.wake, thread)
 
 
 class _Turn(Request):

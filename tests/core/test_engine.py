@@ -276,7 +276,9 @@ def test_thousands_cancelled_while_running() -> None:
     assert log == [3999]
 
 
-def test_clearing_within_an_action() -> None:
+@pytest.mark.parametrize("others", [0, 1, 2])
+@pytest.mark.parametrize("order", [INTERRUPT, NORMAL, REPORT])
+def test_clearing_within_an_action(order: int, others: int) -> None:
     engine = Engine()
     log: list[str] = []
 
@@ -285,12 +287,34 @@ def test_clearing_within_an_action() -> None:
         engine.at(engine.now, log.append, "now")
         engine.after(5, log.append, "later")
 
-    engine.at(1, log.append, "before")
-    engine.at(1, clear)
-    engine.at(1, log.append, "lost")
+    for _ in range(others):
+        engine.at(1, log.append, "before")
+    engine.at(1, clear, None, order)
+    for _ in range(others):
+        engine.at(1, log.append, "lost" if order == NORMAL else "before")
     engine.at(2, log.append, "lost too", INTERRUPT)
     assert engine.run() == 6
-    assert log == ["before", "now", "later"]
+    before = {INTERRUPT: 0, NORMAL: others, REPORT: 2 * others}[order]
+    assert log == [*["before"] * before, "now", "later"]
+    assert (engine.pending, engine.next_time()) == (0, None)
+
+
+@pytest.mark.parametrize("make", [Engine, CheckedEngine])
+def test_soon_is_at_this_instant_after_what_is_there(make: type[Engine]) -> None:
+    engine = make()
+    log: list[str] = []
+
+    def act(_: object) -> None:
+        engine.soon(log.append, "third")
+        engine.after(0, log.append, "fourth")
+        engine.cancel(engine.soon(log.append, "never"))
+        engine.soon(log.append, "fifth")
+
+    engine.at(7, act)
+    engine.at(7, log.append, "second")
+    engine.at(8, log.append, "last")
+    engine.run()
+    assert log == ["second", "third", "fourth", "fifth", "last"]
 
 
 def test_the_past_is_refused() -> None:

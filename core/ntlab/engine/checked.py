@@ -7,7 +7,8 @@ from functools import wraps
 from types import GeneratorType
 from typing import Any
 
-from ntlab.engine.loop import NORMAL, Engine, Event, described
+from ntlab.engine.days import Event
+from ntlab.engine.loop import NORMAL, Engine, described
 from ntlab.errors import SimulationError
 
 Action = Callable[[Any], Any]
@@ -23,6 +24,9 @@ class GuardedEngine(Engine):
 
     def after(self, delay: int, action: Action, argument: Any = None, order: int = NORMAL) -> Event:
         return self.at(self.now + delay, action, argument, order)
+
+    def soon(self, action: Action, argument: Any = None) -> Event:
+        return self.at(self.now, action, argument)
 
     def scheduler_of(self, action: Action) -> Callable[[int, Any], Event]:
         def after(delay: int, argument: Any) -> Event:

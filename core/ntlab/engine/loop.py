@@ -120,6 +120,19 @@ class Engine:
             self._events[time] = [None, [found, event]]
         return event
 
+    def soon(self, action: Callable[[Any], Any], argument: Any = None) -> Event:
+        """Schedule `action(argument)` at this instant, after all else that is scheduled for it."""
+        time = self.now
+        event = [action, argument]
+        found = self._events.setdefault(time, event)
+        if found is event:
+            heappush(self._times, time)
+        elif found[0] is None and found[1] is not None:
+            found[1].append(event)
+        else:
+            self._events[time] = [None, [found, event]]
+        return event
+
     def scheduler_of(self, action: Callable[[Any], Any]) -> Callable[[int, Any], Event]:
         """A function of (delay, argument) that schedules `action`, for one that is scheduled very often.
 
@@ -407,7 +420,9 @@ class Engine:
                     continue
                 self.now = time
                 if special and time in special and (special[time][0] or not bucket):
-                    self._run_special(time, bucket)
+                    self._run_special(time)
+                    if events.get(time) is not event:  # the action has cleared the queue
+                        pop(times)
                     continue
                 self._walk = walk = iter(bucket)
                 try:
@@ -453,16 +468,13 @@ class Engine:
         finally:
             self.events += done + more - dead
 
-    def _run_special(self, time: int, bucket: list[Event]) -> None:
+    def _run_special(self, time: int) -> None:
         """Let the first interrupt of an instant happen, or, where there is none, the first report."""
         interrupts, reports = self._special[time]
         order = INTERRUPT if interrupts else REPORT
         event = (interrupts or reports).popleft()
         if not interrupts and not reports:
             del self._special[time]
-            if not bucket:
-                del self._events[time]
-                heappop(self._times)
         action = event[0]
         if action is None:
             return

@@ -407,7 +407,7 @@ class Io:
         self._held = []
         self._quiet = quiet
         if not self.at_devices:
-            self.engine.after(0, self._all_quiet)
+            self.engine.soon(self._all_quiet)
 
     def _all_quiet(self, _: object) -> None:
         quiet, self._quiet = self._quiet, None
@@ -432,7 +432,7 @@ class Io:
         """The device has finished a request: interrupt a processor."""
         self.at_devices -= 1
         if not self.at_devices and self._quiet is not None:
-            self.engine.after(0, self._all_quiet)
+            self.engine.soon(self._all_quiet)
         if request.status == CANCELLED:
             return  # cancelled while the device was at it
         request.advance(COMPLETING)

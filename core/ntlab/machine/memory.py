@@ -458,7 +458,7 @@ class Memory:
             self.ageing.come(extent)
         if working_set.hard and working_set.pages > working_set.maximum and not working_set._fitting:
             working_set._fitting = True
-            self.engine.after(0, self._fit, working_set)
+            self.engine.soon(self._fit, working_set)
 
     def make_room(self, working_set: WorkingSet, pages: int) -> None:
         """So many pages are about to come: a hard working set gives up what would be above its maximum."""
@@ -859,7 +859,7 @@ class Memory:
     def more_available(self) -> None:
         """Pages may have become available: let those who wait for pages try again, each in its turn."""
         while self._waiters:
-            self.engine.after(0, self.machine.scheduler.wake, self._waiters.popleft())
+            self.engine.soon(self.machine.scheduler.wake, self._waiters.popleft())
 
     # -- what is counted ----------------------------------------------------------------------------------
 

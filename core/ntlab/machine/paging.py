@@ -212,7 +212,7 @@ class Paging:
         """Let the writer look at its thresholds, after the present event."""
         if not self._woken and self._transfer is None:
             self._woken = True
-            self.engine.after(0, self._look)
+            self.engine.soon(self._look)
 
     def flush(self) -> None:
         """Let the writer write all that is modified."""

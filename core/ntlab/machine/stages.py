@@ -103,14 +103,14 @@ class Mailbox:
     def put(self, message: Any) -> None:
         """Send a message."""
         if self._receivers:
-            self._engine.after(0, self._receivers.popleft(), message)
+            self._engine.soon(self._receivers.popleft(), message)
         else:
             self._messages.append(message)
 
     def get(self, receiver: Callable[[Any], Any]) -> None:
         """Call `receiver(message)` with the next message that nobody asked for before."""
         if self._messages:
-            self._engine.after(0, receiver, self._messages.popleft())
+            self._engine.soon(receiver, self._messages.popleft())
         else:
             self._receivers.append(receiver)
 

@@ -198,5 +198,5 @@ class RunOn(Request):
         assert thread.processor is not None
         if thread.processor.bit & thread.affinity:
             return 0
-        machine.engine.after(0, machine.scheduler.wake, thread)
+        machine.engine.soon(machine.scheduler.wake, thread)
         return None

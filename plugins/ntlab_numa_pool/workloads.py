@@ -19,7 +19,7 @@ from ntlab.machine import (
     Tally,
 )
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import MICROSECOND, Share
+from ntlab.quantities import MICROSECOND, MILLISECOND, Share
 
 POOL, PTES = "numa_pool.buffers", "numa_pool.mappings"
 
@@ -30,16 +30,13 @@ def _threads(machine: Machine, wanted: int) -> list[int]:
     return [rows[n % len(rows)][n // len(rows) % len(rows[n % len(rows)])] for n in range(wanted)]
 
 
-def _full(where: str) -> UserError:
-    return UserError("the machine's memory is full", where=where, expected="room for what is asked for")
-
-
 @workload(name="buffers", summary="Threads on all nodes take blocks of non-paged pool and give them back.")
 class Buffers:
     """Each thread takes a block, accesses it from its ideal node, keeps it a while and gives it back.
 
     `handed` of the blocks are given back by the next thread, which is on another node, as when what one
-    driver has sent another completes. A thread is away when it takes a block with probability `away`.
+    driver has sent another completes. A thread is away when it takes a block with probability `away`. A
+    driver must live with an allocation that is refused: it goes on without.
     """
 
     threads: int = option(default=16, help="How many, a round through the nodes and again.", minimum=1)
@@ -54,6 +51,7 @@ class Buffers:
     _tally: Tally = state(Tally)
     _handed: dict[int, deque[PoolBlock]] = state(dict)
     _placed: list[bool] = state(list)
+    _refused: int = state(int)
 
     def start(self, machine: Machine) -> None:
         if self.largest < self.smallest:
@@ -82,7 +80,9 @@ class Buffers:
             yield RunOn(elsewhere if away < self.away else tables.node_mask[home])
             block = yield AllocatePool(size)
             if block is None:
-                raise _full(POOL)
+                self._refused += 1
+                yield Sleep(MILLISECOND)
+                continue
             yield RunOn(tables.node_mask[home])
             self._placed.append(block.node == home)
             yield block.touch(self.accesses, write=True, tally=self._tally)
@@ -103,6 +103,7 @@ class Buffers:
             Metric("remote_share", self._tally.remote_share),
             Metric("latency", self._tally.mean_latency, "ns"),
             Metric("at_home", sum(self._placed) / (len(self._placed) or 1)),
+            Metric("refused", float(self._refused)),
         ]
 
 
@@ -122,6 +123,7 @@ class Mappings:
 
     _tally: Tally = state(Tally)
     _created: list[bool] = state(list)
+    _refused: int = state(int)
 
     def start(self, machine: Machine) -> None:
         if self.largest < self.smallest:
@@ -144,7 +146,9 @@ class Mappings:
             size, kept = stream.choice(sizes), stream.random()
             mapping: Mapping | None = yield MapSystemPages(size)
             if mapping is None:
-                raise _full(PTES)
+                self._refused += 1
+                yield Sleep(MILLISECOND)
+                continue
             for table in mapping.tables[len(mapping.tables) - mapping.created :]:
                 self._created.append(table.pages_by_node() == {home: 1})
             for _ in range(self.uses):
@@ -158,6 +162,7 @@ class Mappings:
         return [
             Metric("new_at_home", sum(self._created) / (created or 1)),
             Metric("new_pages", float(created)),
+            Metric("refused", float(self._refused)),
             Metric("remote_share", self._tally.remote_share),
             Metric("latency", self._tally.mean_latency, "ns"),
         ]

@@ -183,6 +183,21 @@ def test_mappings_can_be_had_no_more() -> None:
     machine.check()
 
 
+@pytest.mark.parametrize(
+    ("work", "refused"),
+    [
+        (Buffers(threads=1, blocks=50, smallest=4096, largest=4096, kept=100, handed=0.0), 50 - 32),
+        (Mappings(threads=1, buffers=50, smallest=512, largest=512, kept=1.0), 50 - 32),
+    ],
+)
+def test_what_is_refused_is_counted(work: Any, refused: int) -> None:
+    machine = boot(plugins=[Ws2003(paging_file=0)], tables=row(1, 1 << 17))  # 32 pages
+    work.start(machine)
+    machine.run()
+    machine.check()
+    assert {metric.name: metric.value for metric in work.measure(machine)}["refused"] == refused
+
+
 # -- mistakes ------------------------------------------------------------------------------------------------
 
 
@@ -191,10 +206,6 @@ def test_mistakes_are_named() -> None:
     for workload, word in ((Buffers(smallest=64, largest=32), "64"), (Mappings(smallest=4, largest=2), "4")):
         with pytest.raises(UserError, match=rf"largest.*no less than the smallest, {word}"):
             workload.start(machine)  # type: ignore[attr-defined]
-    small = boot(plugins=[Ws2003(paging_file=0)], tables=row(1, 1 << 17))
-    Buffers(threads=1, smallest=4096, largest=4096, kept=100, handed=0.0).start(small)
-    with pytest.raises(UserError, match="memory is full"):
-        small.run()
     block, mapping = ask(machine, AllocatePool(10)), ask(machine, MapSystemPages(1))
     machine.pool.free(block)
     machine.system_ptes.unmap(mapping)

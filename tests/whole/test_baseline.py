@@ -19,6 +19,7 @@ test_conformance = conformance(
         "numa-fallback",
         "numa-pool",
         "paging-locality",
+        "registry-pool",
         "whea-sources",
     ],
     idle={

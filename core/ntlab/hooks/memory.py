@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ntlab.machine.extents import Extent
     from ntlab.machine.machine import Machine
     from ntlab.machine.memory import Memory, Region, WorkingSet
-    from ntlab.machine.policy import AgeingPolicy, MemoryPolicy
+    from ntlab.machine.policy import AgeingPolicy, MemoryPolicy, RegistryPolicy
     from ntlab.machine.processors import Processor
     from ntlab.machine.threads import Thread
 
@@ -143,6 +143,15 @@ def trim_order(working_set: WorkingSet, age: int, runs: Sequence[PageRun]) -> Se
     Asked where pages are looked at by timer: when pages of that age are first wanted after a look. `runs`
     are in the order in which they came in; they may be cut and put in any order. None everywhere, as in
     2003: in that order.
+    """
+
+
+@hookspec(firstresult=True)
+def registry_policy(machine: Machine) -> RegistryPolicy | None:
+    """Where the registry is, and how much of it at a time.
+
+    Asked once, when the first hive is loaded. 2003: its options, by which it is in non-paged pool and not
+    more than 4 MiB of it at a time. None everywhere: `RegistryPolicy()`, in non-paged pool, whole.
     """
 
 

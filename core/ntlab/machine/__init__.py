@@ -32,12 +32,14 @@ from ntlab.machine.policy import (
     MemoryPolicy,
     PagingPolicy,
     ProcessorCachePolicy,
+    RegistryPolicy,
     ReplacementPolicy,
     SchedulerPolicy,
 )
 from ntlab.machine.pool import AllocatePool, Mapping, MapSystemPages, NonPagedPool, PoolBlock, SystemPtes
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
 from ntlab.machine.processors import NOMINAL, OrderedLevel, Processor, ReadyLevel
+from ntlab.machine.registry import Hive, QueryKey, Registry
 from ntlab.machine.replacement import MemoryReplacement
 from ntlab.machine.sections import (
     NONPAGED_POOL,
@@ -90,6 +92,7 @@ __all__ = [
     "Footprint",
     "Free",
     "HardwareError",
+    "Hive",
     "Io",
     "IoPolicy",
     "IoRequest",
@@ -128,11 +131,14 @@ __all__ = [
     "ProcessorCachePolicy",
     "ProcessorChange",
     "Program",
+    "QueryKey",
     "Read",
     "ReadyLevel",
     "Receive",
     "Refills",
     "Region",
+    "Registry",
+    "RegistryPolicy",
     "Release",
     "ReplacementPolicy",
     "Request",

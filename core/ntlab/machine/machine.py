@@ -23,6 +23,7 @@ from ntlab.machine.partitions import Partition, Partitions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.pool import NonPagedPool, SystemPtes
 from ntlab.machine.profile import ProfiledEngine
+from ntlab.machine.registry import Registry
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.sections import Sections
 from ntlab.machine.threads import Process, Program, Session, Thread
@@ -115,6 +116,7 @@ class Machine:
         self.pool = NonPagedPool(self)
         self.system_ptes = SystemPtes(self)
         self.file_cache = FileCache(self)
+        self.registry = Registry(self)
         self.partitions = Partitions(self)
         self.hardware_errors = HardwareErrors(self)
         self.partitioning = Partitioning(self)
@@ -235,6 +237,7 @@ class Machine:
             self.pool,
             self.system_ptes,
             self.file_cache,
+            self.registry,
             self.partitions,
             self.hardware_errors,
             self.partitioning,

@@ -157,6 +157,25 @@ class AgeingPolicy:
 
 
 @attrs.frozen(kw_only=True)
+class RegistryPolicy:
+    """Rules of the registry; see `ntlab.machine.registry`.
+
+    - `backing`: where its hives are. `store`: what is behind them in paged pool.
+    - `limit`: bytes of all hives that may be in use at a time, in non-paged pool or in views; 0 for all.
+    - `part`: bytes of a hive that come and go together.
+    """
+
+    backing: Literal["nonpaged", "cache_views", "paged_pool"] = attrs.field(
+        default="nonpaged", validator=attrs.validators.in_(("nonpaged", "cache_views", "paged_pool"))
+    )
+    store: Literal["paging_file", "hive_file"] = attrs.field(
+        default="paging_file", validator=attrs.validators.in_(("paging_file", "hive_file"))
+    )
+    limit: Size = attrs.field(default=Size(0), validator=_not_negative)
+    part: Size = attrs.field(default=Size(256 * KIB), validator=_positive)
+
+
+@attrs.frozen(kw_only=True)
 class PagingPolicy:
     """Rules of paging.
 

@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     listed = command("list", _topology_list, "List the installed hardware profiles.", of=of_topology)
     as_json(listed)
     shown = command("show", _topology_show, "Show a machine.", of=of_topology)
-    shown.add_argument("machine", metavar="NAME|FILE", help="a profile, a .toml or hwloc .xml file, or host")
+    shown.add_argument("machine", metavar="NAME|FILE", help="a profile, a .toml, .xml or .acpi file, or host")
     as_json(shown)
     imported = command("import", _topology_import, "Write a machine as a profile.", of=of_topology)
     imported.add_argument("machine", metavar="FILE", help="an hwloc .xml file, or host")

@@ -262,7 +262,7 @@ def _workload(table: ExperimentTable, top: Place) -> tuple[str, Table]:
 
 def _hardware(name: str, folder: Path | None) -> str:
     """A file is named relative to the experiment's own; anything else is a profile's name."""
-    return str(folder / name) if folder is not None and name.endswith((".toml", ".xml")) else name
+    return str(folder / name) if folder is not None and name.endswith((".toml", ".xml", ".acpi")) else name
 
 
 def _plugins(

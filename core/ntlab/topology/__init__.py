@@ -1,6 +1,6 @@
 """The hardware of a simulated machine: described as a networkx graph, frozen into tables at boot.
 
-`load` reads an installed profile by name, a profile or an hwloc XML file by path, or the running host;
+`load` reads an installed profile by name, a profile, hwloc XML or ACPI tables by path, or the running host;
 `Topology.freeze` makes the `Tables` that the simulation reads. Everything heavy is imported when first used.
 """
 
@@ -28,12 +28,14 @@ __all__ = [
     "assign_groups",
     "load",
     "profiles",
+    "to_acpi",
     "to_profile",
 ]
 
 
 def load(name: str | Path, *, allowed_only: bool = True) -> Topology:
-    """A machine by the name of its profile, by the path of a .toml profile or hwloc .xml file, or "host".
+    """A machine by the name of its profile, by the path of a .toml profile, an hwloc .xml file or ACPI tables
+    (.acpi, see `ntlab.topology.acpi`), or "host".
 
     `allowed_only` concerns hwloc files and the host: the processors and memory that were allowed to whoever
     looked, else all. Raises UnknownNameError for a name that is neither, TopologyError for a file that is no
@@ -45,6 +47,10 @@ def load(name: str | Path, *, allowed_only: bool = True) -> Topology:
         from ntlab.topology import hwloc
 
         return hwloc.read(path, allowed_only=allowed_only)
+    if suffix == ".acpi":
+        from ntlab.topology import acpi
+
+        return acpi.read(path)
     if str(name) == HOST:
         from ntlab.topology import host
 
@@ -57,6 +63,13 @@ def load(name: str | Path, *, allowed_only: bool = True) -> Topology:
     if str(name) not in known:
         raise UnknownNameError("hardware", str(name), [*known, HOST])
     return known[str(name)].read()
+
+
+def to_acpi(topology: Topology) -> bytes:
+    """What firmware would tell of the topology: the ACPI tables SRAT and SLIT, one after the other."""
+    from ntlab.topology import acpi
+
+    return acpi.write(topology.freeze())
 
 
 def to_profile(topology: Topology) -> str:

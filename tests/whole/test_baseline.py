@@ -18,6 +18,7 @@ test_conformance = conformance(
         "kernel-working-sets",
         "numa-fallback",
         "numa-pool",
+        "page-ages-mixed",
         "paging-locality",
         "registry-pool",
         "whea-sources",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -25,6 +26,9 @@ PAGE_BITS = 52
 """Numbers of pages are below two to this power: what is left of 64 bits with pages of 4 KiB."""
 ACCESS_BYTES = 4096
 """The largest access that is believed; lackey's are some hundred bytes at most."""
+
+A_PAGE = f"a page number below 2**{PAGE_BITS}"
+AN_ACCESS = "an access as lackey writes it, such as ' L 1ffeffe7e,8'"
 
 _PAGE = re.compile(r"[0-9]{1,16}", re.ASCII)
 _ACCESS = re.compile(r"(I | [LSM]) ([0-9a-fA-F]{1,16}),([0-9]{1,4})", re.ASCII)
@@ -48,18 +52,23 @@ def read_references(path: str | Path, *, page_size: int = 4096) -> Iterator[Refe
     return _read(Path(path), page_size)
 
 
-def runs(references: Iterable[Reference]) -> Iterator[Reference]:
-    """The references without those to the page that was referenced right before, which no rule of replacement
-    can miss. A run writes if any of it did."""
-    before: Reference | None = None
+def filtered(references: Iterable[Reference], entries: int = 1) -> Iterator[Reference]:
+    """The references without those to the `entries` pages that were referenced last, which a processor's
+    translation buffer of that size would answer. What such a reference wrote is left out with it.
+
+    With one entry, what any rule of replacement misses stays the same; with more, nearly so, as long as
+    memory is much larger than the buffer.
+    """
+    buffer: OrderedDict[int, None] = OrderedDict()
     for reference in references:
-        if before is not None and reference.page != before.page:
-            yield before
-            before = reference
-        elif before is None or reference.write:
-            before = reference
-    if before is not None:
-        yield before
+        page = reference.page
+        if page in buffer:
+            buffer.move_to_end(page)
+            continue
+        buffer[page] = None
+        if len(buffer) > entries:
+            buffer.popitem(last=False)
+        yield reference
 
 
 def _read(path: Path, page_size: int) -> Iterator[Reference]:
@@ -88,16 +97,18 @@ def _references(lines: Iterable[str], name: str, page_size: int) -> Iterator[Ref
         if not line or line.startswith("=="):
             continue
         if pages is None:
-            pages = not line.startswith(("I ", " "))
+            pages = _PAGE.fullmatch(line) is not None
+            if not pages and _ACCESS.fullmatch(line) is None:
+                raise _wrong(name, number, line, f"{A_PAGE}, or {AN_ACCESS}")
         if pages:
             if _PAGE.fullmatch(line) is None or int(line) >> PAGE_BITS:
-                raise _wrong(name, number, line, f"a page number below 2**{PAGE_BITS}")
+                raise _wrong(name, number, line, A_PAGE)
             yield Reference(int(line), False)
             continue
         found = _ACCESS.fullmatch(line)
         size = int(found[3]) if found is not None else 0
         if found is None or not 0 < size <= ACCESS_BYTES:
-            raise _wrong(name, number, line, "an access as lackey writes it, such as ' L 1ffeffe7e,8'")
+            raise _wrong(name, number, line, AN_ACCESS)
         address = int(found[2], 16)
         write = found[1] in _WRITES
         for page in range(address // page_size, (address + size - 1) // page_size + 1):

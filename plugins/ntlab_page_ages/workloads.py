@@ -1,0 +1,193 @@
+"""Programs with less memory than they use: recorded ones, and pages used again each so many seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ntlab.errors import UserError
+from ntlab.formats.references import Reference, filtered, read_references
+from ntlab.machine import AddressSpace, Compute, Machine, Region, Request, Sleep, Touch
+from ntlab.plugin import Metric, option, state, workload
+from ntlab.quantities import SECOND, Duration, Share
+from ntlab_page_ages import replacement
+
+TRACES = Path(__file__).parent / "traces"
+SUFFIX = ".trace.gz"
+
+
+def bounded(machine: Machine, name: str, pages: int, frames: int) -> Region:
+    """A region of `pages` pages in a new process whose working set never holds more than `frames`."""
+    space = machine.memory.space(machine.create_process(name))
+    working_set = space.working_set
+    working_set.minimum, working_set.maximum, working_set.hard = 0, frames, True
+    region = space.allocate(pages)
+    if region is None:
+        raise UserError(f"{pages} pages cannot be committed", expected="a machine with more memory")
+    return region
+
+
+def compared(pages: Sequence[int], frames: int, faults: int) -> list[Metric]:
+    """What a program's faults are next to those of textbook rules."""
+    lru = replacement.lru(pages, frames)
+    clock = replacement.clock(pages, frames)
+    belady = replacement.belady(pages, frames)
+    return [
+        Metric("faults", faults),
+        Metric("hit_ratio", 1 - faults / len(pages)),
+        Metric("lru_faults", lru),
+        Metric("clock_faults", clock),
+        Metric("belady_faults", belady),
+        Metric("from_lru", abs(faults - lru)),
+        Metric("from_clock", abs(faults - clock)),
+        Metric("above_belady", faults - belady),
+    ]
+
+
+def looks(machine: Machine) -> Metric:
+    """How many pages were looked at."""
+    ageing = machine.memory.ageing
+    return Metric("pages_looked_at", ageing.looks if ageing is not None else 0)
+
+
+@workload(name="references", summary="A recorded program's page references, one after the other.")
+class References:
+    """One thread that references the pages of a trace, in a working set of a fixed size."""
+
+    trace: str = option(
+        default="index",
+        help="A trace that comes with the plugin, or a file: page numbers, or what valgrind's lackey writes.",
+    )
+    frames: int = option(default=100, help="Pages that its working set never exceeds.", minimum=1)
+    pace: Duration = option(
+        default=Duration(0), help="Time from one reference to the next; 0: as fast as it goes.", minimum=0
+    )
+    buffer: int = option(
+        default=0,
+        help="References to so many pages that were referenced last are left out, as a processor's "
+        "translation buffer hides them.",
+        minimum=0,
+    )
+    limit: int = option(default=0, help="How many references are made; 0: all.", minimum=0)
+
+    _pages: list[int] = state(list)
+    _space: AddressSpace = attrs.field(init=False, repr=False, eq=False)
+
+    def start(self, machine: Machine) -> None:
+        shipped = TRACES / f"{self.trace}{SUFFIX}"
+        path = shipped if shipped.exists() else Path(self.trace)
+        if not path.exists():
+            names = sorted(file.name.removesuffix(SUFFIX) for file in TRACES.glob(f"*{SUFFIX}"))
+            raise UserError(
+                f"there is no trace {self.trace!r}",
+                where="workload.trace",
+                expected=f"a file, or one of: {', '.join(names)}",
+            )
+        found: Iterator[Reference] = read_references(path, page_size=machine.memory.policy.page_size)
+        if self.buffer:
+            found = filtered(found, self.buffer)
+        references = list(islice(found, self.limit or None))
+        # The pages in between, which are never referenced, take no address space.
+        place = {page: index for index, page in enumerate(sorted({each.page for each in references}))}
+        self._pages = [place[each.page] for each in references]
+        region = bounded(machine, "recorded.exe", len(place), self.frames)
+        self._space = region.space
+        writes = [each.write for each in references]
+        machine.create_thread(region.space.process, self._program(region, writes))
+
+    def _program(self, region: Region, writes: Sequence[bool]) -> Iterator[Request]:
+        pause = Compute(self.pace) if self.pace else None
+        for page, write in zip(self._pages, writes, strict=True):
+            yield Touch(region, page, 1, write=write, accesses=0)
+            if pause is not None:
+                yield pause
+
+    def measure(self, machine: Machine) -> list[Metric]:
+        return [*compared(self._pages, self.frames, self._space.faults), looks(machine)]
+
+
+@workload(name="periods", summary="Pages that are used again each so many seconds, some often, some seldom.")
+class Periods:
+    """Each page has a period and is touched in each such round, beginning with a random one. Which page has
+    which period is random, how many have each is not. In a round pages are touched by address."""
+
+    pages: int = option(default=300, help="Pages in all.", minimum=1)
+    memory: Share = option(default=Share(0.72), help="The share of them that the working set may hold.")
+    periods: tuple[int, ...] = option(default=(1, 3, 5, 7, 40), help="How many rounds apart pages are used.")
+    weights: tuple[int, ...] = option(
+        default=(20, 15, 15, 15, 35), help="How many of the pages have each period, in parts."
+    )
+    rounds: int = option(default=120, help="How often.", minimum=1)
+    round: Duration = option(default=Duration(SECOND), help="How long a round is.", minimum=1000)
+
+    _rounds: list[list[int]] = state(list)
+    _entropy: list[float] = state(list)
+    _space: AddressSpace = attrs.field(init=False, repr=False, eq=False)
+
+    def start(self, machine: Machine) -> None:
+        if len(self.periods) != len(self.weights) or min(self.periods, default=0) < 1:
+            raise UserError(
+                f"periods {list(self.periods)} and weights {list(self.weights)}",
+                where="workload.periods",
+                expected="as many weights as periods, all periods 1 or more",
+            )
+        if min(self.weights) < 0 or not any(self.weights):
+            raise UserError(
+                f"weights {list(self.weights)}", where="workload.weights", expected="none below 0, one above"
+            )
+        region = bounded(machine, "periodic.exe", self.pages, self.frames)
+        self._space = region.space
+        stream = machine.streams.stream("page_ages", "periods")
+        periods = self._shared_out()
+        stream.shuffle(periods)
+        phases = [stream.randrange(period) for period in periods]
+        for number in range(self.rounds):
+            self._rounds.append(
+                [page for page in range(self.pages) if number % periods[page] == phases[page]]
+            )
+        machine.create_thread(region.space.process, self._program(machine, region))
+
+    def _shared_out(self) -> list[int]:
+        """The period of each page, as exactly by weight as whole pages allow."""
+        found: list[int] = []
+        upto = 0
+        for period, weight in zip(self.periods, self.weights, strict=True):
+            upto += weight
+            found += [period] * (round(self.pages * upto / sum(self.weights)) - len(found))
+        return found
+
+    @property
+    def frames(self) -> int:
+        """Pages that the working set may hold."""
+        return max(1, int(self.memory * self.pages))
+
+    def _program(self, machine: Machine, region: Region) -> Iterator[Any]:
+        engine, ageing = machine.engine, machine.memory.ageing
+        for number, pages in enumerate(self._rounds):
+            # In the middle of a round, so that pages are looked at between rounds.
+            yield Sleep(max(0, number * self.round + self.round // 2 - engine.now))
+            if ageing is not None and number:
+                self._entropy.append(entropy(ageing.histogram(region.space.working_set)))
+            for page in pages:
+                yield Touch(region, page, 1, accesses=0)
+
+    def measure(self, machine: Machine) -> list[Metric]:
+        flat = [page for pages in self._rounds for page in pages]
+        faults = self._space.faults
+        return [
+            *compared(flat, self.frames, faults),
+            Metric("refaults", faults - len(set(flat))),
+            Metric("age_entropy", sum(self._entropy) / (len(self._entropy) or 1), "bit"),
+            looks(machine),
+        ]
+
+
+def entropy(counts: Sequence[int]) -> float:
+    """How much the age of a page tells, bits: 0 where all are of one age."""
+    total = sum(counts) or 1
+    return sum(-count / total * log2(count / total) for count in counts if count)

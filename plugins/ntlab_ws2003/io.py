@@ -39,6 +39,18 @@ class InputOutput:
         default="random", help="How interrupts spread over all processors, whoever issued the request."
     )
 
+    redirect_time: Duration = option(
+        default=Duration(1_500),
+        help="Interrupt that sends a DPC to another processor; 2003 itself sends none.",
+        minimum=0,
+    )
+    control_lines: int = option(
+        default=0, help="Cache lines of a request's structures, which its DPC uses.", minimum=0
+    )
+    queue_lines: int = option(
+        default=0, help="Cache lines of a device's queue, which its service routine reads.", minimum=0
+    )
+
     _next_interrupted: Callable[[], int] = attrs.field(init=False, repr=False, eq=False)
     _interruptible: list[int] = state(list)
 
@@ -54,7 +66,10 @@ class InputOutput:
             interrupt_time=self.interrupt_time,
             dpc_time=self.dpc_time,
             completion_time=self.completion_time,
+            redirect_time=self.redirect_time,
             disk=self.disk,
+            control_lines=self.control_lines,
+            queue_lines=self.queue_lines,
         )
 
     def direct_interrupts(self, machine: Machine) -> None:

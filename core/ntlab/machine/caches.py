@@ -93,7 +93,8 @@ class Footprint:
 
     They are in memory of `node`, or of the nodes that hold the pages of `region`; with neither, of the node
     of the processor that uses them first. `written`: whether its users write to it. `overlap` is how many of
-    its lines are on their way at a time (None: the policy's). `refills` counts what it took.
+    its lines are on their way at a time (None: the policy's). `refills` counts what it took; several may
+    share one.
     """
 
     __slots__ = ("_holders", "name", "node", "overlap", "refills", "region", "size", "written")
@@ -107,6 +108,7 @@ class Footprint:
         written: bool = False,
         overlap: float | None = None,
         name: str = "data",
+        refills: Refills | None = None,
     ) -> None:
         if size <= 0 or (overlap is not None and overlap <= 0):
             raise SimulationError(f"a footprint of {size} bytes, {overlap} lines at a time")
@@ -118,7 +120,7 @@ class Footprint:
         self.written = written
         self.overlap = overlap
         self.name = name
-        self.refills = Refills()
+        self.refills = refills if refills is not None else Refills()
         self._holders: dict[Cache, None] = {}  # which caches hold lines of it
 
     def __repr__(self) -> str:

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ntlab.errors import SimulationError, UnknownNameError, UserError
 from ntlab.machine.apcs import queue_apc
+from ntlab.machine.io_lines import IoLines
 from ntlab.machine.policy import IoPolicy
 from ntlab.machine.threads import TERMINATED, WAITING, Request, Thread
 
 if TYPE_CHECKING:
+    from ntlab.machine.caches import Footprint
     from ntlab.machine.disks import Disk, DiskModel
     from ntlab.machine.machine import Machine
     from ntlab.machine.ports import CompletionPort
@@ -39,6 +41,9 @@ PAGING_IO = 0x2
 SUCCESS = 0
 CANCELLED = 0xC0000120
 """Status of a request: NT status codes."""
+
+REDIRECT_VECTOR = 0xE1
+"""The vector of the interrupt that sends a DPC to another processor."""
 
 ISSUED = "issued"
 PASSING = "passing down"
@@ -61,14 +66,22 @@ class IoRequest:
     `offset` and `length` in bytes on `device`. `thread` is the issuing one, None for the kernel's own.
     Exactly one of these says how it ends: `done` is called with the request; or `port` gets a packet with
     `key`; or, with neither, `thread` waits for it. `status` is valid when the request is COMPLETED.
+
+    `buffer` is the memory that it reads to or writes from, where caches matter. `initiator` is the number of
+    the processor that issued it, None for the kernel's own; `interrupted` and `completer` are those of the
+    processors that took the interrupt and the DPC.
     """
 
     __slots__ = (
+        "buffer",
+        "completer",
+        "control",
         "device",
         "done",
         "finished",
         "flags",
         "id",
+        "initiator",
         "interrupted",
         "issued",
         "key",
@@ -101,6 +114,7 @@ class IoRequest:
         priority: int = NORMAL_PRIORITY,
         flags: int = NOCACHE,
         parent: IoRequest | None = None,
+        buffer: Footprint | None = None,
     ) -> None:
         if operation not in ("read", "write"):
             raise SimulationError(f"unknown operation {operation!r}; expected 'read' or 'write'")
@@ -132,7 +146,11 @@ class IoRequest:
         self.level = 0  # which layer has it; the device is below the last
         self.issued = 0  # when it was submitted, ns
         self.finished = 0  # when the device had finished it, ns
-        self.interrupted = 0  # which processor took the interrupt
+        self.buffer = buffer
+        self.control: Footprint | None = None  # its own structures, where caches matter
+        self.initiator: int | None = None
+        self.interrupted = 0
+        self.completer = 0
 
     def advance(self, state: str) -> None:
         """Go on to another state. Raises SimulationError where that does not follow on the present one."""
@@ -164,11 +182,14 @@ class Device:
     """What is at the bottom of a stack. A subclass starts requests and calls `io.finish` for each.
 
     `node` is where it is attached (None: nowhere in particular), `increment` the priority increment of a
-    thread that waited for it (Windows: 1 for disks, 2 for networks).
+    thread that waited for it (Windows: 1 for disks, 2 for networks). `msix`: whether each of its interrupts
+    can be a message to any processor; `touched`: which part of the data its DPC looks at.
     """
 
     increment: ClassVar[int] = 0
     driver: ClassVar[str] = "device"
+    msix: bool = False
+    touched: float = 0.0
 
     def __init__(self, machine: Machine, name: str, node: int | None = None) -> None:
         if node is not None and not 0 <= node < len(machine.tables.node_memory):
@@ -225,17 +246,18 @@ class File:
 
 class Read(Request):
     """Read `length` bytes at `offset` of a file. The program receives the `IoRequest`: at once if the file
-    is bound to a port, complete otherwise."""
+    is bound to a port, complete otherwise. `buffer` is where to, as far as caches matter."""
 
-    __slots__ = ("file", "length", "offset")
+    __slots__ = ("buffer", "file", "length", "offset")
     operation: ClassVar[Operation] = "read"
 
-    def __init__(self, file: File, offset: int, length: int) -> None:
+    def __init__(self, file: File, offset: int, length: int, *, buffer: Footprint | None = None) -> None:
         if offset < 0 or offset + length > file.size:
             raise SimulationError(f"{length} bytes at {offset} of file {file.name!r}, which has {file.size}")
         self.file = file
         self.offset = offset
         self.length = length
+        self.buffer = buffer
 
     def perform(self, thread: Thread) -> int | None:
         file = self.file
@@ -247,6 +269,7 @@ class Read(Request):
             thread=thread,
             port=file.port,
             key=file.key,
+            buffer=self.buffer,
         )
         thread.machine.io.submit(request)
         if file.port is None:
@@ -284,6 +307,7 @@ class Io:
         self._held: list[tuple[IoRequest, int]] | None = None  # with their limits, while devices are off
         self._quiet: Callable[[], object] | None = None  # called when no device is at anything any more
         self._completion_plan = hooks.completion_plan
+        self.lines = IoLines(machine, self.policy.control_lines, self.policy.queue_lines)
 
     @property
     def pending(self) -> int:
@@ -333,6 +357,9 @@ class Io:
         request.layers = request.device.layers
         request.level = -1
         thread = request.thread
+        if thread is not None and thread.processor is not None:
+            request.initiator = thread.processor.index
+            self.lines.issued(request)
         if request.port is not None and thread is not None:
             if self._completion_plan is not None:
                 request.plan = self._completion_plan(request) or "port"
@@ -388,7 +415,10 @@ class Io:
                 priority=request.priority,
                 flags=request.flags,
                 parent=request,
+                buffer=request.buffer,
             )
+            part.control = request.control
+            part.initiator = request.initiator
             part.id = request.id
             part.issued = request.issued
             part.advance(PASSING)
@@ -440,19 +470,34 @@ class Io:
         request.finished = self.engine.now
         index = self._interrupt_processor(request) if self._interrupt_processor is not None else None
         request.interrupted = index = 0 if index is None else self._checked(index, "interrupt_processor")
-        machine = self.machine
-        duration, vector = self.policy.interrupt_time, request.device.number
-        machine.interrupts.interrupt(machine.processors[index], duration, self._acknowledged, request, vector)
+        processor, vector = self.machine.processors[index], request.device.number
+        self.lines.transferred(request)
+        duration = self.policy.interrupt_time + self.lines.service(request, processor)
+        self.machine.interrupts.interrupt(processor, duration, self._acknowledged, request, vector)
 
     def _acknowledged(self, request: IoRequest) -> None:
-        """The interrupt's service routine has ended: queue the DPC."""
+        """The interrupt's service routine has ended: queue the DPC, perhaps on another processor."""
         index = None
         if self._dpc_processor is not None:
             index = self._dpc_processor(request, request.interrupted)
-        index = request.interrupted if index is None else self._checked(index, "dpc_processor")
-        machine = self.machine
-        duration, routine = self.policy.dpc_time, request.device.driver
-        machine.interrupts.queue_dpc(machine.processors[index], duration, self.pass_up, request, routine)
+        request.completer = index = (
+            request.interrupted if index is None else self._checked(index, "dpc_processor")
+        )
+        if index != request.interrupted and self.policy.redirect_time:
+            self.machine.interrupts.interrupt(
+                self.machine.processors[index],
+                self.policy.redirect_time,
+                self._queue_dpc,
+                request,
+                REDIRECT_VECTOR,
+            )
+        else:
+            self._queue_dpc(request)
+
+    def _queue_dpc(self, request: IoRequest) -> None:
+        processor = self.machine.processors[request.completer]
+        duration = self.policy.dpc_time + self.lines.dpc(request, processor)
+        self.machine.interrupts.queue_dpc(processor, duration, self.pass_up, request, request.device.driver)
 
     def _checked(self, index: int, hook: str) -> int:
         if not 0 <= index < len(self.machine.processors):
@@ -508,6 +553,8 @@ class Io:
         """The final step of a request: its status counts from now on."""
         request.advance(COMPLETED)
         del self._pending[request]
+        if request.control is not None:
+            self.machine.caches.forget(request.control)
 
     def _completed_by_issuer(self, request: IoRequest) -> None:
         assert request.port is not None

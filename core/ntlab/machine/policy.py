@@ -64,13 +64,22 @@ class IoPolicy:
     - `interrupt_time`: the service routine of a device's interrupt.
     - `dpc_time`: the DPC that completes the request.
     - `completion_time`: the final step of a request that is bound to a completion port.
+    - `redirect_time`: the interrupt by which a DPC is sent to another processor than the interrupted one.
     - `disk`: the model of the disks that a hardware description names; see `ntlab.machine.disks`.
+
+    And the cache lines that it touches, see `ntlab.machine.io_lines`; 0 is none:
+
+    - `control_lines`: of a request's own structures, which the DPC uses.
+    - `queue_lines`: of a device's queue, which its service routine reads.
     """
 
     interrupt_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
     dpc_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
     completion_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    redirect_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
     disk: str = "sas15k"
+    control_lines: int = attrs.field(default=0, validator=_not_negative)
+    queue_lines: int = attrs.field(default=0, validator=_not_negative)
 
 
 @attrs.frozen(kw_only=True)

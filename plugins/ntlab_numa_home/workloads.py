@@ -6,7 +6,17 @@ from collections.abc import Generator
 from typing import Any, Literal
 
 from ntlab.errors import UserError
-from ntlab.machine import Allocate, Machine, Region, Request, RunOn, Tally, Thread, Touch
+from ntlab.machine import (
+    Allocate,
+    Machine,
+    Region,
+    Request,
+    RunOn,
+    SetIdealProcessor,
+    Tally,
+    Thread,
+    Touch,
+)
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import Share
 
@@ -31,9 +41,9 @@ class Wanderers:
     bursts: int = option(default=20, help="How often each thread allocates.", minimum=1)
     burst: int = option(default=64, help="Pages allocated at a time.", minimum=1)
     passes: int = option(default=1, help="How often each burst is accessed.", minimum=1)
-    moved: Literal["for_a_while", "for_good"] = option(
+    moved: Literal["for_a_while", "for_good", "with_ideal"] = option(
         default="for_a_while",
-        help="Whether threads are away by chance and return, or have all been moved before they begin.",
+        help="Threads are away by chance and return; or all are moved at first, perhaps their ideal one too.",
     )
     usable: int = option(
         default=0, help="Threads run only on so many processors, the first ones; 0 is on all.", minimum=0
@@ -69,8 +79,13 @@ class Wanderers:
         at_home = masks[home]
         others = [mask for node, mask in enumerate(masks) if mask and node != home] or [at_home]
         stream = machine.streams.stream(OWNER, f"thread {number}")
-        if self.moved == "for_good":
+        if self.moved != "for_a_while":
             at_home = stream.choice(others)
+        if self.moved == "with_ideal":
+            there = [index for index in range(tables.processors) if at_home >> index & 1]
+            ideal = there[thread.ideal % len(there)]
+            yield SetIdealProcessor(ideal)
+            home = tables.node_of[ideal]
         for _ in range(self.bursts):
             # Both are drawn whatever comes of it, so that arms that differ in `away` share their draws.
             chance, elsewhere = stream.random(), stream.choice(others)

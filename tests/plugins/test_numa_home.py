@@ -80,6 +80,21 @@ def test_without_its_limit_server_2008_would_know_the_nodes_of_256_processors() 
     assert judge("numa-64lp", processor_limit=0) == {"numa-64lp-remote": False, "numa-64lp-latency": False}
 
 
+@pytest.mark.skipif(not HWLOC.is_dir(), reason="the real descriptions are not here")
+def test_the_experiments_on_a_machine_of_64_nodes() -> None:
+    """A real Itanium, whose firmware tells the truth of two distances: believing it is as good as timing."""
+    file = str(HWLOC / "256ia64-64n2s2c.xml")
+    distances = ntlab.run("numa-distances", hardware=file, seeds=1, set={"numa_home.noise": 0})
+    far = {name: arm.metrics["far_share"].mean for name, arm in distances.arms.items()}
+    assert far["measured"] == far["slit"] < far["flat"]
+    large = ntlab.run("numa-64lp", hardware=file, seeds=1)
+    remote = {name: arm.metrics["remote_share"].mean for name, arm in large.arms.items()}
+    assert remote["ws2008"] == pytest.approx(63 / 64, abs=0.02)
+    assert remote["r2"] == 0
+    moved = ntlab.run("numa-moved", hardware=file, seeds=1)
+    assert {claim.claim.id for claim in moved.claims if claim.holds} >= {"numa-moved-remote"}
+
+
 @pytest.mark.parametrize(
     ("left_out", "fail"),
     [

@@ -50,7 +50,17 @@ from ntlab.machine.sections import (
     Sections,
 )
 from ntlab.machine.stages import Mailbox, Receive, Stage
-from ntlab.machine.threads import Compute, Process, Program, Request, RunOn, Session, Sleep, Thread
+from ntlab.machine.threads import (
+    Compute,
+    Process,
+    Program,
+    Request,
+    RunOn,
+    Session,
+    SetIdealProcessor,
+    Sleep,
+    Thread,
+)
 
 __all__ = [
     "NEVER_NOTIFY",
@@ -148,6 +158,7 @@ __all__ = [
     "Sections",
     "SeekCurve",
     "Session",
+    "SetIdealProcessor",
     "Sleep",
     "SpinLock",
     "Stage",

@@ -200,3 +200,18 @@ class RunOn(Request):
             return 0
         machine.engine.soon(machine.scheduler.wake, thread)
         return None
+
+
+class SetIdealProcessor(Request):
+    """Make another processor the thread's ideal one from now on, and its node the ideal node. Moves nothing."""
+
+    __slots__ = ("processor",)
+
+    def __init__(self, processor: int) -> None:
+        self.processor = processor
+
+    def perform(self, thread: Thread) -> int | None:
+        if not 0 <= self.processor < len(thread.machine.processors):
+            raise SimulationError(f"the ideal processor {self.processor} of {thread!r} does not exist")
+        thread.ideal = self.processor
+        return 0

@@ -40,12 +40,20 @@ def test_a_small_machine_has_the_shape_it_is_asked_for() -> None:
 def test_exercise_uses_all_there_is_and_ends(machine: object) -> None:
     made: Machine = machine()  # type: ignore[operator]
     process = exercise(made, 5 * MS)
-    assert process.threads == 8
+    assert process.threads == 9
     host = made.partition.host if made.partition is not None else made
     host.run()
     assert process.threads == 0
     seen = Recorder(made)
-    for name in ("Acquire", "DiskIo/*", "PageFault/DemandZeroFault", "PerfInfo/ISR", "Thread/CSwitch"):
+    for name in (
+        "Acquire",
+        "DiskIo/*",
+        "PageFault/DemandZeroFault",
+        "PageFault/HardFault",
+        "FileIo/Read",
+        "PerfInfo/ISR",
+        "Thread/CSwitch",
+    ):
         assert seen(name, until=5 * MS), name
     assert bool(seen("Contend")) == (len(made.processors) > 1)  # nobody preempts who holds a spinlock
     assert [device for device in made.io.devices if isinstance(device, Disk)]

@@ -10,11 +10,13 @@ from ntlab.machine import (
     Allocate,
     CompletionPort,
     Compute,
+    CopyRead,
     Dequeue,
     Disk,
     File,
     Free,
     Machine,
+    MapFile,
     Post,
     Process,
     Program,
@@ -38,7 +40,8 @@ def exercise(machine: Machine, duration: int = 20 * MILLISECOND, name: str = "ex
     """Set threads going that use all there is, again and again for `duration` ns.
 
     One computes and sleeps, two contend for a spinlock, one touches memory, one reads and writes a disk, one
-    moves between processors, and one sends packets to another through a completion port. They make no
+    reads a cached file and a mapped one, one moves between processors, and one sends packets to another
+    through a completion port. They make no
     random choice, and all of them end. Returns their process.
     """
     process = machine.create_process(name)
@@ -59,6 +62,7 @@ def exercise(machine: Machine, duration: int = 20 * MILLISECOND, name: str = "ex
         "locks too": _locks(rounds(), lock, 10 * US, 50 * US),
         "touches": _touches(rounds(), machine),
         "reads": _reads(rounds(), File(name, _disk(machine), 0, BLOCKS * BLOCK)),
+        "reads files": _reads_files(rounds(), machine, name),
         "moves": _moves(rounds(), machine.scheduler.all_mask),
         "sends": _sends(rounds(), port),
         "receives": _receives(port),
@@ -99,6 +103,18 @@ def _reads(rounds: Iterator[int], file: File) -> Program:
         block = number % BLOCKS
         yield Read(file, block * BLOCK, BLOCK)
         yield Write(file, block * BLOCK, 4 * KIB)
+
+
+def _reads_files(rounds: Iterator[int], machine: Machine, name: str) -> Program:
+    cache = machine.file_cache
+    opened = cache.open(cache.create(f"{name}.txt", BLOCKS * BLOCK))
+    mapped: Any = yield MapFile(cache.create(f"{name}.bin", BLOCK))
+    for number in rounds:
+        place = number * 10 * KIB % (BLOCKS * BLOCK - 10 * KIB)
+        yield CopyRead(opened, place, 10 * KIB, accesses=8)
+        yield Touch(mapped, number % mapped.pages, 1, accesses=8)
+        yield Sleep(20 * US)
+    yield Free(mapped)
 
 
 def _moves(rounds: Iterator[int], processors: int) -> Program:

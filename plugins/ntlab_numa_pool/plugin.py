@@ -31,20 +31,22 @@ class NumaPool:
     )
     origin: Literal["processor", "ideal"] = option(
         default="processor",
-        help="Which node asks: that of the processor that the thread runs on, or the thread's ideal one.",
+        help="Which node asks: the processor's, or the ideal one of the thread that runs there, if any.",
     )
 
     @hookimpl
-    def pool_node(self, machine: Machine, processor: Processor, thread: Thread) -> int | None:
+    def pool_node(self, machine: Machine, processor: Processor, thread: Thread | None) -> int | None:
         return self._origin(machine, processor, thread) if self.pool == "per_node" else None
 
     @hookimpl
     def kernel_page_node(
-        self, machine: Machine, processor: Processor, thread: Thread, use: str
+        self, machine: Machine, processor: Processor, thread: Thread | None, use: str
     ) -> int | None:
         if use != "page table" or self.page_tables == "any":
             return None
         return self._origin(machine, processor, thread)
 
-    def _origin(self, machine: Machine, processor: Processor, thread: Thread) -> int:
-        return processor.node if self.origin == "processor" else machine.tables.node_of[thread.ideal]
+    def _origin(self, machine: Machine, processor: Processor, thread: Thread | None) -> int:
+        if self.origin == "processor" or thread is None:
+            return processor.node
+        return machine.tables.node_of[thread.ideal]

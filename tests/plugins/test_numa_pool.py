@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ntlab
 from ntlab.errors import SimulationError, UserError
-from ntlab.machine import AllocatePool, Machine, Mapping, MapSystemPages, PoolBlock, Request
+from ntlab.machine import AllocatePool, Machine, Mapping, MapSystemPages, PoolBlock, Processor, Request
 from ntlab.machine.pool import SYSTEM_PTES
 from ntlab.testing import boot, conformance
 from ntlab.topology import Tables, Topology, load
@@ -127,6 +127,24 @@ def test_one_pool_gives_the_block_that_came_back_last() -> None:
     divided.pool.free(first)
     divided.pool.free(second)
     assert ask(divided, AllocatePool(100), 0) is first
+
+
+@pytest.mark.parametrize("origin", ["processor", "ideal"])
+def test_what_a_dpc_takes_is_of_its_processor(origin: Any) -> None:
+    machine = machine_of(3, NumaPool(origin=origin))
+    found: list[PoolBlock | Mapping | None] = []
+
+    def routine(processor: Processor) -> None:
+        found.append(machine.pool.allocate(100, processor))
+        found.append(machine.system_ptes.map(1, processor))
+
+    machine.interrupts.queue_dpc(machine.processors[2], 1000, routine, machine.processors[2])
+    machine.run()
+    block, mapping = found
+    assert isinstance(block, PoolBlock)
+    assert isinstance(mapping, Mapping)
+    assert block.node == block.part == 2
+    assert mapping.tables[0].pages_by_node() == {2: 1}
 
 
 def test_a_node_without_memory_is_a_wish_and_no_guarantee() -> None:

@@ -85,23 +85,24 @@ def kernel_working_set_limits(machine: Machine, name: str) -> tuple[int, int] | 
 
 @hookspec(firstresult=True)
 @expects("a node of the machine", lambda answer, machine: answer in range(machine.tables.nodes))
-def pool_node(machine: Machine, processor: Processor, thread: Thread) -> int | None:
+def pool_node(machine: Machine, processor: Processor, thread: Thread | None) -> int | None:
     """The number of the node whose part of the non-paged pool serves an allocation.
 
-    Asked for each block that a running thread allocates there. A block goes back to its part. None
-    everywhere, as in 2003: the pool is one, and whoever asks gets the block that was given back last.
+    Asked for each block that is allocated there on a processor: by a thread, or by an interrupt or DPC
+    (None). A block goes back to its part. None everywhere, as in 2003: the pool is one, and whoever asks gets
+    the block that was given back last.
     """
 
 
 @hookspec(firstresult=True)
 @expects("a node of the machine", lambda answer, machine: answer in range(machine.tables.nodes))
 def kernel_page_node(
-    machine: Machine, processor: Processor, thread: Thread, use: Literal["pool", "page table"]
+    machine: Machine, processor: Processor, thread: Thread | None, use: Literal["pool", "page table"]
 ) -> int | None:
     """The number of the node from which new memory of the kernel's own comes first.
 
-    Asked when a non-paged pool that is one grows ("pool"), and when an allocation of system PTEs needs a new
-    page-table page ("page table"). 2003: any node. None everywhere: node 0.
+    Asked, as for `pool_node`, when a non-paged pool that is one grows ("pool"), and when an allocation of
+    system PTEs needs a new page-table page ("page table"). 2003: any node. None everywhere: node 0.
     """
 
 

@@ -91,12 +91,11 @@ class NonPagedPool:
         self._pool_node = machine.hooks.pool_node
         self._trace = machine.tracer.emitter(POOL_ALLOCATE)
 
-    def allocate(self, size: int, thread: Thread) -> PoolBlock | None:
-        """A block for a running thread. None if there is no memory for it."""
+    def allocate(self, size: int, processor: Processor, thread: Thread | None = None) -> PoolBlock | None:
+        """A block for what runs on a processor: a thread, or an interrupt or DPC (None). None if there is no
+        memory for it."""
         if size <= 0:
             raise SimulationError(f"a block of {size} bytes")
-        processor = thread.processor
-        assert processor is not None
         ask = self._pool_node
         part = ask(self.machine, processor, thread) if ask is not None else None
         if 2 * size > self.page_size:
@@ -107,9 +106,8 @@ class NonPagedPool:
             self.live[block] = None
             if self._trace is not None:
                 number = -1 if part is None else part
-                self._trace(
-                    (self.machine.engine.now, POOL_ALLOCATE.id, thread.id, number, block.size, block.node)
-                )
+                tid = thread.id if thread is not None else 0
+                self._trace((self.machine.engine.now, POOL_ALLOCATE.id, tid, number, block.size, block.node))
         return block
 
     def free(self, block: PoolBlock) -> None:
@@ -122,12 +120,16 @@ class NonPagedPool:
         else:
             self.parts[block.part][block.size].append(block)
 
-    def _large(self, pages: int, part: int | None, processor: Processor, thread: Thread) -> PoolBlock | None:
+    def _large(
+        self, pages: int, part: int | None, processor: Processor, thread: Thread | None
+    ) -> PoolBlock | None:
         home = part if part is not None else kernel_node(self.machine, processor, thread, "pool")
         region = self.machine.sections.nonpaged(pages, home)
         return PoolBlock(region, 0, 0, pages * self.page_size, part) if region is not None else None
 
-    def _small(self, size: int, part: int | None, processor: Processor, thread: Thread) -> PoolBlock | None:
+    def _small(
+        self, size: int, part: int | None, processor: Processor, thread: Thread | None
+    ) -> PoolBlock | None:
         free = self.parts.setdefault(part, {}).setdefault(size, [])
         if not free:
             fresh = self._fresh.pop(part, None)
@@ -204,9 +206,9 @@ class SystemPtes:
         self._counts = [SYSTEM_PTES]
         self._trace = machine.tracer.emitter(PAGE_TABLE)
 
-    def map(self, count: int, thread: Thread) -> Mapping | None:
-        """A run of entries for a running thread. None if no free run is so long, or there is no memory for a
-        page-table page."""
+    def map(self, count: int, processor: Processor, thread: Thread | None = None) -> Mapping | None:
+        """A run of entries for what runs on a processor, as in `NonPagedPool.allocate`. None if no free run is
+        so long, or there is no memory for a page-table page."""
         if count <= 0:
             raise SimulationError(f"a mapping of {count} pages")
         index = next((i for i, free in enumerate(self._counts) if free >= count), None)
@@ -217,7 +219,7 @@ class SystemPtes:
         created = 0
         for number in numbers:
             if number not in self.tables:
-                table = self._create(number, thread)
+                table = self._create(number, processor, thread)
                 if table is None:
                     return None
                 created += 1
@@ -231,17 +233,16 @@ class SystemPtes:
         self._mappings[mapping] = None
         return mapping
 
-    def _create(self, number: int, thread: Thread) -> Region | None:
+    def _create(self, number: int, processor: Processor, thread: Thread | None) -> Region | None:
         machine = self.machine
-        processor = thread.processor
-        assert processor is not None
         home = kernel_node(machine, processor, thread, "page table")
         table = machine.sections.nonpaged(1, home, PAGE_TABLES)
         if table is not None:
             self.tables[number] = table
             if self._trace is not None:
                 (node,) = table.pages_by_node()
-                self._trace((machine.engine.now, PAGE_TABLE.id, thread.id, number, node))
+                tid = thread.id if thread is not None else 0
+                self._trace((machine.engine.now, PAGE_TABLE.id, tid, number, node))
         return table
 
     def unmap(self, mapping: Mapping) -> None:
@@ -282,7 +283,7 @@ class SystemPtes:
                 raise SimulationError("a page-table page in use does not exist")
 
 
-def kernel_node(machine: Machine, processor: Processor, thread: Thread, use: KernelUse) -> int:
+def kernel_node(machine: Machine, processor: Processor, thread: Thread | None, use: KernelUse) -> int:
     """The node that a page of the kernel's own comes from first."""
     ask = machine.hooks.kernel_page_node
     node: int | None = ask(machine, processor, thread, use) if ask is not None else None
@@ -299,7 +300,8 @@ class AllocatePool(Request):
         self.size = size
 
     def perform(self, thread: Thread) -> int | None:
-        thread.result = thread.machine.pool.allocate(self.size, thread)
+        assert thread.processor is not None
+        thread.result = thread.machine.pool.allocate(self.size, thread.processor, thread)
         return 0
 
 
@@ -313,5 +315,6 @@ class MapSystemPages(Request):
         self.count = count
 
     def perform(self, thread: Thread) -> int | None:
-        thread.result = thread.machine.system_ptes.map(self.count, thread)
+        assert thread.processor is not None
+        thread.result = thread.machine.system_ptes.map(self.count, thread.processor, thread)
         return 0

@@ -237,7 +237,7 @@ def test_memory_that_is_too_narrow_is_shared() -> None:
 
 
 def test_a_published_machine() -> None:
-    """Scheduling facts 7.6: 256 KiB from the third level of an X5570, 47 clocks, four at a time, are 16 us."""
+    """Scheduling facts 7.6: 256 KiB from an X5570's third level, 47 clocks, four at a time, are 16 us."""
     machine = boot(tables=load("nehalem-2s").freeze())
     footprint, processors = Footprint(256 << 10, node=0), machine.processors
     assert machine.caches.touch(processors[0], footprint) == 4096 * 65 // 4
@@ -467,6 +467,19 @@ def test_caches_keep_what_they_hold_when_hardware_comes() -> None:
     machine.tables = hardware(cores=3)  # the second core of the first package, and the third, are new
     assert [machine.caches.cost(k, footprint) for k in (0, 2, 3)] == [0, 900 * PACKAGE_LATENCY, 900 * FAR]
     machine.caches.check()
+
+
+def test_a_processor_that_is_gone_holds_nothing() -> None:
+    machine = machine_of()
+    caches, processors = machine.caches, machine.processors
+    footprint = data(900, node=0, written=True)
+    caches.touch(processors[2], footprint)
+    caches.touch(processors[3], data(PACKAGE, node=1))  # now it is in the core's own cache only
+    assert [part.level for part in caches.missing(0, footprint)] == [-1]
+    machine.scheduler.all_mask = machine.scheduler.idle_mask = 0b1011
+    machine.tables = hardware()
+    assert [part.level for part in caches.missing(0, footprint)] == [0]
+    assert caches.cost(3, data(1, node=1)) == NEAR
 
 
 @settings(max_examples=10, deadline=None)

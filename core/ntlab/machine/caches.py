@@ -24,6 +24,7 @@ keeps what has come. Where no thread has a footprint, nothing of this exists.
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import ge
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntlab.engine import FOREVER
@@ -152,6 +153,8 @@ class Cache:
         if not lines:
             return
         self.held[footprint] = lines  # the most recently used one is the last
+        if lines == had:
+            return
         if not had:
             footprint._holders[self] = None
         self.full += lines - had
@@ -212,6 +215,7 @@ class Caches:
         if tables is not self._tables:  # hardware has come or gone; caches that stay keep what they hold
             self._tables = tables
             self._ways.clear()
+            self.flush(~self.machine.scheduler.all_mask)
         found = self._ways.get(processor)
         if found is None:
             policy = self.policy
@@ -260,7 +264,9 @@ class Caches:
         total = self.lines(footprint) if lines is None else min(lines, self.lines(footprint))
         wanted = [min(total, cache.lines) for cache in way]
         held = [cache.held.get(footprint, 0) for cache in way]
-        end = max(wanted, default=0)
+        if all(map(ge, held, wanted)):
+            return []
+        end = max(wanted)
         away, holder = 0, -1  # what the caches of another processor hold of it, if it is written to
         if footprint.written:
             for cache in footprint._holders:

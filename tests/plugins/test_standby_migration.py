@@ -164,6 +164,28 @@ def test_the_order_on_a_list_is_kept_by_others() -> None:
         memory.migrate(middle, 1)
 
 
+def test_pieces_of_a_terabyte_come_home() -> None:
+    """Sixteen nodes of 64 GB; what each process touches lies in pieces on two other nodes."""
+    machine = boot(plugins=[Ws2003(), StandbyMigration()], tables=load("demo-256").freeze())
+    memory = machine.memory
+    regions = []
+    for node in range(16):
+        space = memory.space(machine.create_process("p"))
+        region = space.allocate(100 * 32)
+        assert region is not None
+        for piece in range(100):
+            first = region.first + 32 * piece
+            memory.allocate(region, first, first + 16, (node + 1 + piece % 2) % 16)
+        memory.trim(space.working_set, region.extents())
+        touches = [Touch(region, 32 * piece, 16, accesses=0) for piece in range(100)]
+        machine.create_thread(space.process, iter(touches), ideal=16 * node)
+        regions.append(region)
+    machine.run()
+    machine.check()
+    assert [region.pages_by_node() for region in regions] == [{node: 1600} for node in range(16)]
+    assert memory.migrated == 16 * 1600
+
+
 # -- mistakes ------------------------------------------------------------------------------------------------
 
 

@@ -207,8 +207,8 @@ class SystemPtes:
         self._trace = machine.tracer.emitter(PAGE_TABLE)
 
     def map(self, count: int, processor: Processor, thread: Thread | None = None) -> Mapping | None:
-        """A run of entries for what runs on a processor, as in `NonPagedPool.allocate`. None if no free run is
-        so long, or there is no memory for a page-table page."""
+        """A run of entries, for whom `NonPagedPool.allocate` says. None if no free run is so long, or there
+        is no memory for a page-table page."""
         if count <= 0:
             raise SimulationError(f"a mapping of {count} pages")
         index = next((i for i, free in enumerate(self._counts) if free >= count), None)

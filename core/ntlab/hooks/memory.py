@@ -118,6 +118,17 @@ def standby_node(thread: Thread, extent: Extent) -> int | None:
 
 
 @hookspec(firstresult=True)
+@expects("a priority, 0 to 7", lambda answer: 0 <= answer <= 7)
+def page_priority(thread: Thread, region: Region) -> int | None:
+    """The priority of pages that a thread gets, 0 to 7: standby pages of a lower one are given away first.
+
+    Asked at each fault, for all its pages at once and for what is read with them, and before each read-ahead.
+    A page that is taken back from a list keeps its own where that is higher. None everywhere, as in 2003:
+    5, so that there is one standby list.
+    """
+
+
+@hookspec(firstresult=True)
 def ageing_policy(machine: Machine) -> AgeingPolicy | None:
     """Whether pages age, and when they are looked at.
 

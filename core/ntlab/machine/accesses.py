@@ -299,7 +299,7 @@ class _Access(Request):
                 if state == STANDBY:
                     self.unpaid += memory.bring_near(self.thread, extent)
                     end = at + extent.pages
-                memory.activate(extent)
+                memory.activate(extent, memory.priority(self.thread, region))
                 memory.transition_faults += extent.pages
                 space.faults += extent.pages
                 self.unpaid += extent.pages * memory.policy.transition_fault
@@ -345,9 +345,11 @@ class _Access(Request):
         if held is not None:
             end = held[0]
         extents, unzeroed = memory.allocate(region, at, end, memory.home(self.thread, region))
+        priority = memory.priority(self.thread, region)
         policy = memory.policy
         self.unpaid += unzeroed * policy.zeroing
         for extent in extents:
+            extent.priority = priority
             extent.accessed = True
             extent.dirty = touch.write
             memory.demand_zero_faults += extent.pages

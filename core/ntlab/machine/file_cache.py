@@ -79,8 +79,8 @@ class FileMapping:
         cache = self.cache
         last = stop if self.cached else min(page + cache.cluster(self, page - self.region.first), region.stop)
         first_read = cache.reads(self, page, last)[0]
-        home = cache.memory.home(thread, region)
-        return cache.begin(self, first_read, home, active=range(page, stop), thread=thread) > 0
+        home, priority = cache.memory.home(thread, region), cache.memory.priority(thread, region)
+        return cache.begin(self, first_read, home, priority, active=range(page, stop), thread=thread) > 0
 
     def changed(self, region: Region, page: int, stop: int) -> None:
         """The region is released; or written to, which nothing here can do."""
@@ -289,6 +289,7 @@ class FileCache:
         mapping: FileMapping,
         runs: list[range],
         home: int,
+        priority: int,
         *,
         active: range,
         thread: Thread | None = None,
@@ -301,7 +302,7 @@ class FileCache:
         pages = 0
         stop = runs[0].start
         for run in runs:
-            transfer = memory.begin_read(region, run.start, run.stop, home)
+            transfer = memory.begin_read(region, run.start, run.stop, home, priority)
             if transfer is None:
                 break
             transfers.append(transfer)
@@ -422,8 +423,9 @@ class FileCache:
                 file.plan(first, stop)
                 target = self._read_ahead_target(file) if self._read_ahead_target is not None else None
                 home = self.memory.home(thread, region)
+                plan = file, range(first, stop), target, home, self.memory.priority(thread, region), thread
                 # After this event: what the thread needs itself is to be read first.
-                self.engine.after(0, self._read_ahead, (file, range(first, stop), target, home, thread))
+                self.engine.after(0, self._read_ahead, plan)
         return pages
 
     def _present(self, mapping: FileMapping, pages: range) -> bool:
@@ -437,9 +439,9 @@ class FileCache:
                 return False
         return True
 
-    def _read_ahead(self, plan: tuple[OpenFile, range, ReadAheadTarget | None, int, Thread]) -> None:
+    def _read_ahead(self, plan: tuple[OpenFile, range, ReadAheadTarget | None, int, int, Thread]) -> None:
         """What the worker does whom a reader has asked to read ahead."""
-        file, pages, target, home, thread = plan
+        file, pages, target, home, priority, thread = plan
         mapping = file.mapping
         base = mapping.region.first
         any_read = False
@@ -450,7 +452,7 @@ class FileCache:
                 views, stop = self._enter_all(mapping, runs[0].start, runs[-1].stop)
                 active = range(runs[0].start, stop)
                 runs = [range(run.start, min(run.stop, stop)) for run in runs if run.start < stop]
-            left = self.begin(mapping, runs, home, active=active, views=views) if runs else 0
+            left = self.begin(mapping, runs, home, priority, active=active, views=views) if runs else 0
             any_read |= left > 0
             for run in runs:
                 read = min(len(run), left)

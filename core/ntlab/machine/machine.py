@@ -11,6 +11,7 @@ from ntlab.hooks import HookManager, Mode, bind, specifications
 from ntlab.machine.caches import Caches
 from ntlab.machine.checks import CHECK_EVERY, Checks
 from ntlab.machine.crashes import BUG_CHECK, RESTART, Crash, MachineStopped, NonVolatile, dump_of, signed
+from ntlab.machine.extents import NORMAL_PRIORITY, PRIORITIES
 from ntlab.machine.file_cache import FileCache
 from ntlab.machine.hardware_errors import HardwareErrors, LatchedError
 from ntlab.machine.interrupts import Interrupts
@@ -268,15 +269,21 @@ class Machine:
         *,
         session: Session | None = None,
         base_priority: int = 8,
+        memory_priority: int = NORMAL_PRIORITY,
         affinity: int | None = None,
     ) -> Process:
-        """A process. `base_priority` is 1..31, `affinity` a mask of processors (default: all)."""
+        """A process. `base_priority` is 1..31, `memory_priority` 0..7, `affinity` a mask of processors
+        (default: all)."""
         if not 1 <= base_priority <= 31:
             raise UserError(f"base priority {base_priority} of process {name!r}", expected="1 to 31")
+        if not 0 <= memory_priority < PRIORITIES:
+            raise UserError(f"memory priority {memory_priority} of process {name!r}", expected="0 to 7")
         mask = self._affinity(affinity, self.scheduler.all_mask, name)
         if session is None:
             session = self.sessions.get(0) or self.create_session(0)
-        return self._add_process(self._identity(), name, session, base_priority, mask)
+        process = self._add_process(self._identity(), name, session, base_priority, mask)
+        process.memory_priority = memory_priority
+        return process
 
     @property
     def system_process(self) -> Process:

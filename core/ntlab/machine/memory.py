@@ -360,6 +360,7 @@ class Memory:
         self._allocation_node = hooks.allocation_node
         self._fallback_order = hooks.fallback_order
         self._standby_node = hooks.standby_node
+        self._page_priority = hooks.page_priority
         self._pages_short = hooks.pages_short
         tracer = machine.tracer
         self._trace_allocate = tracer.emitter(ALLOCATE)
@@ -392,6 +393,10 @@ class Memory:
     def pages(self, state: int) -> int:
         """Pages of a state, in all nodes."""
         return sum(node.pages[state] for node in self.nodes)
+
+    def standby(self, lowest: int, stop: int) -> int:
+        """Standby pages of the priorities from `lowest` to below `stop`, in all nodes."""
+        return sum(each.pages for node in self.nodes for each in node.standby[lowest:stop])
 
     @property
     def available(self) -> int:
@@ -611,6 +616,14 @@ class Memory:
                 return extent.frame, extent.pages, False
         raise SimulationError(f"node {node.index} counts pages that it does not have")
 
+    def priority(self, thread: Thread, region: Region) -> int:
+        """The priority of pages that a thread gets."""
+        if self._page_priority is not None:
+            priority: int | None = self._page_priority(thread, region)
+            if priority is not None:
+                return priority
+        return NORMAL_PRIORITY
+
     def home(self, thread: Thread, region: Region) -> int:
         """The node from which a running thread gets pages first."""
         if self._allocation_node is not None:
@@ -631,7 +644,9 @@ class Memory:
 
     # -- transfers ----------------------------------------------------------------------------------------
 
-    def begin_read(self, region: Region, page: int, stop: int, home: int) -> Transfer | None:
+    def begin_read(
+        self, region: Region, page: int, stop: int, home: int, priority: int = NORMAL_PRIORITY
+    ) -> Transfer | None:
         """Frames for pages that are about to be read. They are in transition until `end_read`.
 
         The pages from `page` on, up to `stop` or the first that is in memory. None if there is no frame.
@@ -640,12 +655,13 @@ class Memory:
         if resident is not None:
             raise SimulationError(f"page {page} is read though it is in memory")
         extents, _ = self.allocate(region, page, min(stop, end), home, TRANSITION)
+        for extent in extents:
+            extent.priority = priority
         return self._begin(extents, writing=False) if extents else None
 
-    def end_read(self, transfer: Transfer, state: int = ACTIVE, priority: int = NORMAL_PRIORITY) -> None:
+    def end_read(self, transfer: Transfer, state: int = ACTIVE) -> None:
         """The pages are read: they become active or standby, and whoever waits for them goes on."""
         for extent in self._end(transfer):
-            extent.priority = priority
             self.move(extent, state)
             if self.written is not None:
                 self.written(extent.frame, extent.pages)
@@ -816,13 +832,17 @@ class Memory:
 
     # -- faults -------------------------------------------------------------------------------------------
 
-    def activate(self, extent: Extent) -> None:
-        """A soft fault: a page of a list, or one that is being written, goes back to its working set."""
+    def activate(self, extent: Extent, priority: int = 0) -> None:
+        """A soft fault: a page of a list, or one that is being written, goes back to its working set.
+
+        It keeps its priority, unless that of whoever wants it is higher.
+        """
         if extent.transfer is not None:
             extent.transfer.extents.remove(extent)
             extent.transfer = None
         self.make_room(extent.region.space.working_set, extent.pages)
         self.move(extent, ACTIVE)
+        extent.priority = max(extent.priority, priority)
 
     def merge(self, extent: Extent) -> None:
         """Join an active extent with the one before it in the working set, if nothing tells them apart."""
@@ -885,6 +905,9 @@ class Memory:
             r"Memory\Demand Zero Faults/sec": self.demand_zero_faults / seconds,
             r"Memory\Transition Faults/sec": self.transition_faults / seconds,
             r"Memory\Transition Pages RePurposed/sec": sum(self.repurposed) / seconds,
+            r"Memory\Standby Cache Reserve Bytes": float(self.standby(0, 4) * size),
+            r"Memory\Standby Cache Normal Priority Bytes": float(self.standby(4, 6) * size),
+            r"Memory\Standby Cache Core Bytes": float(self.standby(6, PRIORITIES) * size),
             r"Memory\Pages/sec": (pages_input + pages_output) / seconds,
             r"Memory\Pages Input/sec": pages_input / seconds,
             r"Memory\Page Reads/sec": reads.total() / seconds,

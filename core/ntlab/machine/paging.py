@@ -170,7 +170,8 @@ class Paging:
         last = first + count
         if memory.available < last - first:
             first = page  # pages are scarce: those asked for come first
-        transfer = memory.begin_read(region, first, last, memory.home(thread, region))
+        home, priority = memory.home(thread, region), memory.priority(thread, region)
+        transfer = memory.begin_read(region, first, last, home, priority)
         if transfer is None:
             return False
         pages = sum(extent.pages for extent in transfer.extents)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ntlab.errors import SimulationError
+from ntlab.machine.extents import NORMAL_PRIORITY
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
@@ -61,7 +62,7 @@ class Session:
 
 @attrs.define(eq=False)
 class Process:
-    """A process: what its threads have in common."""
+    """A process: what its threads have in common. `memory_priority` is what its new threads begin with."""
 
     machine: Machine = attrs.field(repr=False)
     id: int
@@ -71,13 +72,14 @@ class Process:
     affinity: int
     threads_created: int = 0
     threads: int = 0
+    memory_priority: int = NORMAL_PRIORITY
 
 
 class Thread:
     """A thread. Made by `machine.create_thread`.
 
     `remaining` is the work left in the present burst, ns at nominal speed; `run_time` the time it has been
-    on a processor.
+    on a processor; `memory_priority`, 0 to 7, is for plugins that give pages priorities.
     """
 
     __slots__ = (
@@ -90,6 +92,7 @@ class Thread:
         "ideal",
         "last",
         "machine",
+        "memory_priority",
         "name",
         "port",
         "priority",
@@ -121,6 +124,7 @@ class Thread:
         self.state = WAITING
         self.base_priority = self.priority = process.base_priority
         self.affinity = process.affinity
+        self.memory_priority = process.memory_priority
         self.ideal = 0
         self.last = 0
         self.processor: Processor | None = None

@@ -41,6 +41,11 @@ class NumaIo:
         default=False,
         help="Whether other interrupts go to the device's node (IrqPolicyAllCloseProcessors).",
     )
+    processor_limit: int = option(
+        default=0,
+        help="On machines with more processors DPCs know no nodes (KB969468: 64); 0 is no limit.",
+        minimum=0,
+    )
 
     _machine: Machine = attrs.field(init=False, repr=False, eq=False)
     _stream: random.Random = attrs.field(init=False, repr=False, eq=False)
@@ -70,7 +75,7 @@ class NumaIo:
             return initiator
         processors = self._machine.processors
         node = processors[initiator].node
-        if processors[interrupted].node == node:
+        if processors[interrupted].node == node or 0 < self.processor_limit < len(processors):
             return None
         return min(self._processors(node), key=lambda index: self._load(index, initiator), default=None)
 

@@ -316,6 +316,32 @@ def totals(footprint: Footprint) -> Counter[str]:
     return Counter(counts | {"memory": refills.from_memory.total, "caches": refills.from_caches.total})
 
 
+@settings(max_examples=25)
+@given(
+    sizes=st.lists(st.integers(1, 100), min_size=1, max_size=6),
+    uses=st.lists(st.integers(0, 5), max_size=40),
+)
+def test_one_cache_misses_as_an_independent_lru(sizes: list[int], uses: list[int]) -> None:
+    """A library that others wrote gets each line of each use, up and down again: so a footprint's first lines
+    are its most recently used ones, as here, and it goes up through those that it has before it misses."""
+    library = pytest.importorskip("libcachesim", reason="libcachesim is not installed")
+    topology = Topology("one")
+    cache = topology.add_cache(topology.add_node(memory=1 << 30), level=2, size=100 * LINE)
+    topology.add_processor(topology.add_core(cache))
+    machine = boot(tables=topology.freeze())
+    footprints = [data(lines, node=0) for lines in sizes]
+    lru, request, misses = library.LRU(cache_size=100), library.Request(), 0
+    request.obj_size = 1
+    for which in uses:
+        number = which % len(sizes)
+        machine.caches.touch(machine.processors[0], footprints[number])
+        up = range(sizes[number])
+        for line in (*up, *reversed(up)):
+            request.obj_id = 1 + number * 1000 + line
+            misses += not lru.get(request)
+        assert machine.caches.refills.lines == misses
+
+
 # -- what comes in between --------------------------------------------------------------------------------
 
 

@@ -83,6 +83,8 @@ def ends(rules: NumaIo, *, msix: bool = True, initiator: int = 5, busy: int = 0)
         (NumaIo(messages="any", dpcs="interrupted"), True, 0, 0),
         (NumaIo(dpcs="interrupted"), True, 5, 5),
         (NumaIo(msix_devices=("nic",)), True, 5, 5),
+        (NumaIo(messages="any", processor_limit=8), True, 0, 5),
+        (NumaIo(messages="any", processor_limit=7), True, 0, 0),
     ],
 )
 def test_where_a_request_ends(rules: NumaIo, msix: bool, interrupted: int, completer: int) -> None:

@@ -14,6 +14,7 @@ from ntlab.machine import (
     Dequeue,
     Disk,
     File,
+    Footprint,
     Free,
     Machine,
     MapFile,
@@ -22,6 +23,7 @@ from ntlab.machine import (
     Program,
     Read,
     Release,
+    Reuse,
     RunOn,
     Sleep,
     SpinLock,
@@ -40,9 +42,9 @@ def exercise(machine: Machine, duration: int = 20 * MILLISECOND, name: str = "ex
     """Set threads going that use all there is, again and again for `duration` ns.
 
     One computes and sleeps, two contend for a spinlock, one touches memory, one reads and writes a disk, one
-    reads a cached file and a mapped one, one moves between processors, and one sends packets to another
-    through a completion port. They make no
-    random choice, and all of them end. Returns their process.
+    reads a cached file and a mapped one, one moves between processors, whose caches must get its data each
+    time, and one sends packets to another through a completion port. They make no random choice, and all of
+    them end. Returns their process.
     """
     process = machine.create_process(name)
     end = machine.engine.now + duration
@@ -118,6 +120,7 @@ def _reads_files(rounds: Iterator[int], machine: Machine, name: str) -> Program:
 
 
 def _moves(rounds: Iterator[int], processors: int) -> Program:
+    yield Reuse(Footprint(40 * KIB, written=True))
     for number in rounds:
         yield RunOn(1 << number % processors.bit_length())
         yield Compute(10 * US)

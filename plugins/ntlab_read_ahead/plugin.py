@@ -10,7 +10,7 @@ from ntlab.machine import FileMapping, IoRequest, Machine, OpenFile, Paging
 from ntlab.machine.paging import whole_pages
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, MIB, Size
-from ntlab_read_ahead.workloads import Rereader, Searcher
+from ntlab_read_ahead.workloads import Rereader, Searcher, Streams
 
 
 def _power_of_two(instance: object, field: Any, value: int) -> None:
@@ -25,7 +25,7 @@ def _power_of_two(instance: object, field: Any, value: int) -> None:
     ledger=("M1", "M2"),
     requires=("ws2003",),
     before=("paging_writes",),  # which answers for reads of the paging file, too
-    workloads=(Searcher, Rereader),
+    workloads=(Searcher, Rereader, Streams),
     neutral={  # what Server 2003 does
         "size": "64 KiB",
         "target": "working_set",

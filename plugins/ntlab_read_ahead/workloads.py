@@ -15,6 +15,7 @@ from ntlab.machine import (
     CopyRead,
     Disk,
     Extent,
+    File,
     FlushModifiedList,
     Free,
     Machine,
@@ -26,8 +27,9 @@ from ntlab.machine import (
     Touch,
 )
 from ntlab.machine.extents import ACTIVE
+from ntlab.machine.paging import first_disk
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import GIB, KIB, MIB, Share, Size
+from ntlab.quantities import GIB, KIB, MIB, SECOND, Share, Size
 
 
 @workload(
@@ -185,3 +187,43 @@ class Rereader:
             yield Metric(f"{name}_mean_read", size / reads, "B")
             yield Metric(f"{name}_splits", splits)
             yield Metric(f"{name}_time", time, "ns")
+
+
+@workload(
+    name="streams", summary="Programs that go through a mapped file each, at the same time, on one disk."
+)
+class Streams:
+    """The files lie apart, so that the disk's arm moves whenever another program's read is next."""
+
+    programs: int = option(default=2, help="How many programs, each with a file.", minimum=1, maximum=64)
+    file: Size = option(default=Size(4 * MIB), help="How long each file is.", minimum=64 * KIB, maximum=GIB)
+
+    _disk: Disk = attrs.field(init=False, repr=False, eq=False)
+    _ended: list[int] = state(list)
+
+    def start(self, machine: Machine) -> None:
+        cache = machine.file_cache
+        self._disk = first_disk(machine)
+        apart = self._disk.model.capacity // 2 // self.programs
+        for index in range(self.programs):
+            file = cache.create(f"stream{index}.bin", self.file)
+            cache.create(f"between{index}", apart)
+            process = machine.create_process(f"stream{index}.exe")
+            machine.create_thread(process, self._program(machine, file))
+
+    def _program(self, machine: Machine, file: File) -> Generator[Request, Any, None]:
+        region = yield MapFile(file)
+        yield Touch(region, accesses=0)
+        self._ended.append(machine.engine.now)
+
+    def measure(self, machine: Machine) -> Iterator[Metric]:
+        if len(self._ended) < self.programs:
+            raise UserError(
+                "the run ended before all files were read", where="duration", expected="a longer one, or none"
+            )
+        disk, time = self._disk, self._ended[-1]
+        yield Metric("rate", self.programs * self.file * SECOND // time, "B/s")
+        yield Metric("time", time, "ns")
+        yield Metric("reads", disk.reads)
+        yield Metric("mean_read", disk.read_bytes / disk.reads, "B")
+        yield Metric("seeks", disk.seeks)

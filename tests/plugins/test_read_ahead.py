@@ -12,16 +12,16 @@ import ntlab
 from ntlab.errors import UserError
 from ntlab.machine import CopyRead, FlushModifiedList, Machine, Request, Sleep, Touch
 from ntlab.machine.extents import ACTIVE
-from ntlab.quantities import KIB, MIB
+from ntlab.machine.paging import first_disk
+from ntlab.quantities import KIB, MIB, SECOND, Size
 from ntlab.testing import boot, conformance
 from ntlab.topology import Tables, load
 from ntlab_read_ahead import ReadAhead
-from ntlab_read_ahead.workloads import Rereader, Searcher
+from ntlab_read_ahead.workloads import Rereader, Searcher, Streams
 from ntlab_ws2003 import Ws2003
 
 HWLOC = Path(__file__).parents[3] / "shared" / "data" / "hwloc"
 PAGE = 4 * KIB
-SECOND = 10**9
 NEUTRAL: dict[str, Any] = {
     "size": 64 * KIB,
     "target": "working_set",
@@ -37,7 +37,7 @@ def alone(**options: Any) -> ReadAhead:
 
 
 def live(
-    workload: Searcher | Rereader,
+    workload: Searcher | Rereader | Streams,
     *plugins: object,
     tables: Tables | None = None,
     baseline: Ws2003 | None = None,
@@ -75,6 +75,8 @@ test_conformance = conformance("read_ahead")
 TARGET = {f"read-ahead-target-{what}" for what in ("evictions", "proportional", "price")}
 SIZE = {"read-ahead-target-number", "read-ahead-target-hits", "read-ahead-size-waste"}
 SIZE |= {"read-ahead-size-evictions", "read-ahead-io-cached", "read-ahead-io-splits"}
+DUMMY = {"read-ahead-io-dummy", "read-ahead-io-dummy-time"}
+STREAMS = {f"read-ahead-streams-{what}" for what in ("rate", "reads", "seeks", "alone")}
 IO = {
     f"read-ahead-io-{what}" for what in ("paged", "mapped", "cached", "size", "splits", "dummy", "dummy-time")
 }
@@ -85,15 +87,18 @@ IO = {
     [
         ({"read_ahead.target": "working_set"}, TARGET | {"read-ahead-size-evictions"}),
         ({"read_ahead.size": "64 KiB"}, SIZE),
-        ({"read_ahead.io_limit_size": "64 KiB"}, IO - {"read-ahead-io-dummy", "read-ahead-io-dummy-time"}),
-        ({"read_ahead.cluster": "64 KiB"}, {f"read-ahead-io-{what}" for what in ("paged", "mapped", "size")}),
-        ({"read_ahead.dummy": False}, {"read-ahead-io-dummy", "read-ahead-io-dummy-time"}),
+        ({"read_ahead.io_limit_size": "64 KiB"}, IO - DUMMY | {"read-ahead-streams-reads"}),
+        (
+            {"read_ahead.cluster": "64 KiB"},
+            STREAMS | {f"read-ahead-io-{what}" for what in ("paged", "mapped", "size")},
+        ),
+        ({"read_ahead.dummy": False}, DUMMY),
     ],
 )
 def test_each_option_carries_its_own_claims(change: dict[str, Any], fail: set[str]) -> None:
     failed = {
         found.claim.id
-        for name in ("read-ahead-target", "read-ahead-size", "read-ahead-io")
+        for name in ("read-ahead-target", "read-ahead-size", "read-ahead-io", "read-ahead-streams")
         for found in ntlab.run(name, set=change).claims
         if not found.holds
     }
@@ -136,6 +141,32 @@ def test_evictions_are_those_of_a_queue(target: Any, read_on: float, hot: int, l
     assert found["unused"] == (files * 32 - round(files * 32 * read_on)) * PAGE
     assert found["hot_evictions"] - found["hot_faults"] in range(hot)  # what is out at the end
     assert machine.memory.repurposed == [0] * 8
+
+
+@pytest.mark.parametrize(
+    ("options", "piece"), [(None, 64 * KIB), ({}, MIB), ({"cluster": 256 * KIB}, 256 * KIB)]
+)
+def test_streams_take_the_time_of_their_seeks(options: dict[str, Any] | None, piece: int) -> None:
+    """The disk is never idle, as one program's read waits while the other's is served; each read is a seek
+    over the distance between the files, half a turn, and its transfer."""
+    programs, size = 2, 4 * MIB
+    plugins = [] if options is None else [ReadAhead(**options)]
+    found, machine = live(Streams(programs=programs, file=Size(size)), *plugins)
+    disk = first_disk(machine)
+    model = disk.model
+    reads = programs * size // piece
+    assert model.seek is not None
+    # From one file to the other it is a quarter of the disk, to a cylinder.
+    cylinder = model.capacity // model.cylinders
+    distance = model.capacity // 2 // programs // cylinder
+    turn = 60 * SECOND // model.rpm
+    nearest, farthest = (
+        model.controller + model.seek(distance + error) + turn // 2 + piece * SECOND // model.rate
+        for error in (-1, 1)
+    )
+    other = SECOND // 1000  # the first seek is shorter, the last read has to be completed
+    assert (reads - 1) * nearest < found["time"] < reads * farthest + other
+    assert found["reads"] == found["seeks"] == reads
 
 
 def test_hits_are_all_but_the_heads() -> None:

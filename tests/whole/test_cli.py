@@ -275,7 +275,7 @@ MISTAKES = [
     (["run", "toy-turns", "--out", f"{__file__}/results"], "cannot be written to"),
     (
         ["run", "toy-turns", "--view", "end"],
-        "unknown view 'end'; expected one of 1 known, did you mean 'ends'?",
+        "unknown view 'end'; expected one of 4 known, did you mean 'ends'?",
     ),
     (["run", "toy-turns", "--view", "ends", "--arm", "befor"], "unknown arm 'befor'"),
     (["run", "toy-turns", "--arm", "before"], "--arm: has no effect without --view"),

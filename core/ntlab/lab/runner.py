@@ -23,6 +23,7 @@ from ntlab.lab.experiment import Arm, Experiment
 from ntlab.lab.options import Place, build_from
 from ntlab.lab.prints import note, prints_on_stderr
 from ntlab.lab.registry import installed, views_of
+from ntlab.lab.views import VIEWS
 from ntlab.plugin import Metric, PluginInfo, implemented, renewed
 
 if TYPE_CHECKING:
@@ -126,8 +127,8 @@ def simulate(job: Job, tables: Tables) -> Run:
 
 
 def views(job: Job) -> list[str]:
-    """The names of the views that the plugins and the workload of a run offer."""
-    return sorted(_Parts(job).views())
+    """The names of the views of a run: those that all have, and those that its plugins and workload offer."""
+    return sorted({*VIEWS, *_Parts(job).views()})
 
 
 def view(job: Job, tables: Tables, name: str) -> str:
@@ -135,7 +136,11 @@ def view(job: Job, tables: Tables, name: str) -> str:
     from ntlab.tracing import Tracer
 
     parts = _Parts(job)
-    plugin, text_of = parts.views()[name]
+    offered = parts.views()
+    if name not in offered:
+        own = VIEWS[name]()
+        return _lived(job, parts, tables, Tracer(keep=True), own.text, own.watch)
+    plugin, text_of = offered[name]
     text = _lived(job, parts, tables, Tracer(keep=True), text_of)
     if not isinstance(text, str):
         raise PluginError(f"its view {name!r} gave {text!r}; expected a text", plugin=plugin)
@@ -200,9 +205,16 @@ def _muted(info: PluginInfo, muted: Sequence[str]) -> type:
     return twin  # type: ignore[no-any-return]
 
 
-def _lived(job: Job, parts: _Parts, tables: Tables, tracer: Tracer, seen: Callable[[Machine], T]) -> T:
-    """What `seen` sees of a machine that has lived this run through."""
-    life = _Life(job, parts, tables, tracer)
+def _lived(
+    job: Job,
+    parts: _Parts,
+    tables: Tables,
+    tracer: Tracer,
+    seen: Callable[[Machine], T],
+    watch: Callable[[Machine], None] = lambda machine: None,
+) -> T:
+    """What `seen` sees of a machine that has lived this run through; `watch` sees it before it runs."""
+    life = _Life(job, parts, tables, tracer, watch)
     begun = time.monotonic()
     with _quiet_collector(), prints_on_stderr(installed().owner_of_package):
         try:
@@ -223,12 +235,19 @@ class _Life:
     event from the event `closely_from` on."""
 
     def __init__(
-        self, job: Job, parts: _Parts, tables: Tables, tracer: Tracer, closely_from: int | None = None
+        self,
+        job: Job,
+        parts: _Parts,
+        tables: Tables,
+        tracer: Tracer,
+        watch: Callable[[Machine], None],
+        closely_from: int | None = None,
     ) -> None:
         self.job = job
         self.parts = parts
         self.tables = tables
         self.tracer = tracer
+        self.watch = watch
         self.closely_from = closely_from
         self.machine: Machine | None = None
 
@@ -246,6 +265,7 @@ class _Life:
                 machine.checks.look_closely(self.closely_from)
         machine.boot()
         parts.workload.start(machine)
+        self.watch(machine)
         machine.run(job.duration)
         while machine.crash is not None and hasattr(parts.workload, "restart"):
             # A crash ends a machine; a workload that wants to go on after it boots the next one.
@@ -254,6 +274,7 @@ class _Life:
                 break
             self.machine = machine = again
             if job.duration is None or machine.engine.now < job.duration:
+                self.watch(machine)
                 machine.run(job.duration)
         machine.stop()
         return seen(machine)
@@ -263,7 +284,7 @@ class _Life:
         from ntlab.tracing import Tracer
 
         job = attrs.evolve(self.job, hooks="checked")
-        return _Life(job, self.parts.renewed(), self.tables, Tracer(), closely_from)
+        return _Life(job, self.parts.renewed(), self.tables, Tracer(), self.watch, closely_from)
 
     @property
     def checks(self) -> Checks | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ZEROED, FREE, STANDBY, MODIFIED, MODIFIED_NO_WRITE, BAD, ACTIVE, TRANSITION = range(8)
 """Page states. Transition here is "an I/O is under way"."""
 STATES = 8
+STATE_NAMES = ("Zeroed", "Free", "Standby", "Modified", "ModifiedNoWrite", "Bad", "Active", "Transition")
 PRIORITIES = 8
 NORMAL_PRIORITY = 5
 

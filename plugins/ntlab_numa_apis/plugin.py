@@ -21,7 +21,7 @@ PREFERENCE = event_type("Lab-Numa", "Preference", "tid pid page rule$ node")
     ledger=("N7",),
     requires=("numa_home",),
     workloads=(Precedence, Writers),
-    neutral={"views": False, "objects": False, "allocations": False},
+    neutral={"by_view": False, "by_object": False, "by_allocation": False},
 )
 class NumaApis:
     """Three calls that can be had one at a time. Source: S0 (N7); memory facts, section 4.
@@ -30,11 +30,11 @@ class NumaApis:
     `numa_home`'s.
     """
 
-    views: bool = option(default=True, help="Whether a view's preferred node counts (MapViewOfFileExNuma).")
-    objects: bool = option(
+    by_view: bool = option(default=True, help="Whether a view's preferred node counts (MapViewOfFileExNuma).")
+    by_object: bool = option(
         default=True, help="Whether a file-mapping object's preferred node counts (CreateFileMappingNuma)."
     )
-    allocations: bool = option(
+    by_allocation: bool = option(
         default=True, help="Whether an allocation's preferred node counts (VirtualAllocExNuma)."
     )
 
@@ -42,7 +42,7 @@ class NumaApis:
 
     @hookimpl
     def machine_booted(self, machine: Machine) -> None:
-        if self.views or self.objects or self.allocations:
+        if self.by_view or self.by_object or self.by_allocation:
             self._trace = machine.tracer.emitter(PREFERENCE)
 
     @hookimpl
@@ -58,10 +58,10 @@ class NumaApis:
 
     def _preference(self, region: Region) -> tuple[str, int | None]:
         if isinstance(region, View):
-            if self.views and region.node is not None:
+            if self.by_view and region.node is not None:
                 return "view", region.node
-            if self.objects and region.mapping.node is not None:
+            if self.by_object and region.mapping.node is not None:
                 return "object", region.mapping.node
-        elif self.allocations and region.node is not None:
+        elif self.by_allocation and region.node is not None:
             return "allocation", region.node
         return "thread", None

@@ -139,6 +139,12 @@ def also(method: str) -> tuple[str, str]:
             id="a claim from nowhere",
         ),
         pytest.param(
+            "described",
+            [also("def machine_booted(self) -> None:\n        pass\n\n    views = True")],
+            r"Mine\.views\(\): TypeError: 'bool' object is not callable\n  mend: what `views\(\)` returns",
+            id="something else is called views",
+        ),
+        pytest.param(
             "options",
             [("A turn; 0 is the usual one.", "The turn.")],
             "option 'turn' of 'mine': its help is 'The turn.'",

@@ -87,9 +87,9 @@ def test_a_full_node_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("options", "fail"),
     [
-        ({"views": False}, {"numa-precedence-table", "numa-precedence-again", "numa-precedence-last"}),
-        ({"objects": False}, {"numa-precedence-table", "numa-precedence-again", "numa-precedence-last"}),
-        ({"allocations": False}, set()),
+        ({"by_view": False}, {"numa-precedence-table", "numa-precedence-again", "numa-precedence-last"}),
+        ({"by_object": False}, {"numa-precedence-table", "numa-precedence-again", "numa-precedence-last"}),
+        ({"by_allocation": False}, set()),
     ],
 )
 def test_each_call_carries_its_share_of_the_table(options: dict[str, bool], fail: set[str]) -> None:
@@ -99,7 +99,7 @@ def test_each_call_carries_its_share_of_the_table(options: dict[str, bool], fail
 
 
 def test_without_its_call_both_write_to_the_same_node() -> None:
-    result = ntlab.run("numa-two-writers", set={"numa_apis.allocations": False})
+    result = ntlab.run("numa-two-writers", set={"numa_apis.by_allocation": False})
     failed = {found.claim.id for found in result.claims if not found.holds}
     assert failed == {"numa-two-writers-order", "numa-two-writers-apart"}
 

@@ -309,6 +309,10 @@ def _quoted(text: str) -> str:
 def _described(kit: _Kit) -> Iterator[Finding]:
     plugin = kit.plugin
     info = plugin.info
+    try:
+        plugin.check()
+    except PluginError as error:
+        yield str(error), "what `views()` returns is shown by 'ntlab run EXPERIMENT --view NAME'"
     if not _says_something(info.summary, info.name):
         yield f"the summary is {info.summary!r}", "@plugin(summary=...): one line that says what it changes"
     if not _readme(plugin):

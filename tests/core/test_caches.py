@@ -430,6 +430,29 @@ def test_raised_threads_and_touches_of_memory_go_on() -> None:
     assert footprint.refills.lines >= 50
 
 
+def test_a_processor_may_be_taken_away_while_lines_come() -> None:
+    machine = boot(plugins=[rules(quantum=10_000_000), Costs()], tables=hardware())
+    footprint = data(800, node=0)
+    thread = machine.create_thread(
+        machine.create_process("p"), iter([Reuse(footprint), Compute(1000)]), affinity=1
+    )
+    machine.engine.at(30_050, lambda _: machine.scheduler.evacuate(machine.processors[0], 2) and None)
+    machine.run()
+    assert footprint.refills.from_memory.accesses == {(0, 0): 300, (1, 0): 800}
+    assert machine.engine.now == thread.run_time == 30_050 + 800 * FAR + 1000
+
+
+@pytest.mark.parametrize(("stop", "go"), [(10_000, 20_000), (10_000, 90_000), (80_500, 90_000)])
+def test_lines_keep_coming_while_all_processors_stand_still(stop: int, go: int) -> None:
+    machine = machine_of()
+    footprint = data(800, node=0)
+    machine.engine.at(stop, lambda _: machine.scheduler.stop_all())
+    machine.engine.at(go, lambda _: machine.scheduler.go_on())
+    run(machine, iter([Reuse(footprint), Compute(1000)]), affinity=1)
+    work_left = 1000 - max(0, stop - 80_000)
+    assert machine.engine.now == max(80_000, go) + work_left
+
+
 @pytest.mark.parametrize("speed", [NOMINAL // 2, NOMINAL // 3])
 def test_a_slow_processor_waits_no_longer_for_memory(speed: int) -> None:
     machine = machine_of()

@@ -217,6 +217,7 @@ def independent(rule: str, pages: Sequence[int], frames: int, **options: Any) ->
 
 
 @shared
+@pytest.mark.once
 @pytest.mark.parametrize(("name", "frames"), [("cpp", 100), ("multi1", 400), ("sprite", 500)])
 def test_textbook_rules_by_an_independent_library(name: str, frames: int) -> None:
     pages = pages_of(name)
@@ -227,6 +228,7 @@ def test_textbook_rules_by_an_independent_library(name: str, frames: int) -> Non
 
 
 @shared
+@pytest.mark.once
 @pytest.mark.parametrize(("name", "frames"), [("cpp", 100), ("multi1", 400), ("sprite", 500)])
 def test_one_bit_on_demand_is_clock_on_recorded_traces(name: str, frames: int) -> None:
     found = recorded(name, frames, bits=1)

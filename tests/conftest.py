@@ -16,7 +16,7 @@ settings.load_profile("ntlab")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # A plugin that does the same on all Pythons (`test_pythons` sees to it) need be tested on one.
     for item in items:
-        if item.path.parent.name == "plugins":
+        if item.path.parent.name == "plugins" or item.name.startswith("test_conformance["):
             item.add_marker("once")
 
 

@@ -102,21 +102,18 @@ class Searcher:
 
 
 class _Forget(Request):
-    """Trim a region in the order of addresses, but keep each `keep`-th page (0: none)."""
+    """Trim a region, in the order of addresses."""
 
-    __slots__ = ("keep", "region")
+    __slots__ = ("region",)
 
-    def __init__(self, region: Region, keep: int) -> None:
+    def __init__(self, region: Region) -> None:
         self.region = region
-        self.keep = keep
 
     def perform(self, thread: Thread) -> int | None:
         region = self.region
         memory = region.space.memory
         leaving: list[Extent] = []
         for page in range(region.first, region.stop):
-            if self.keep and (page - region.first + 1) % self.keep == 0:
-                continue
             extent, _ = region.space.at(page)
             if extent is not None and extent.state == ACTIVE:
                 leaving.append(memory.isolate(extent, page, page + 1))
@@ -126,8 +123,8 @@ class _Forget(Request):
 
 @workload(name="rereader", summary="A program wants back what it had in memory: its own, and a mapped file.")
 class Rereader:
-    """It has changed memory of its own and read a mapped file. Then it is trimmed, all but some pages of the
-    file, and another program takes all memory that is available. Then it goes through its memory, through the
+    """It has changed memory of its own and read a mapped file. Then it is trimmed, touches some of the pages
+    again, and a program takes all memory that is available. Then it goes through its memory, through the
     mapped file, and through a file that it reads by cached reads, each from the beginning to the end.
     """
 
@@ -135,7 +132,7 @@ class Rereader:
     mapped: Size = option(default=Size(2 * MIB), help="The mapped file.", minimum=4 * KIB, maximum=GIB)
     cached: Size = option(default=Size(2 * MIB), help="The file that is read.", minimum=64 * KIB, maximum=GIB)
     keep: int = option(
-        default=0, help="Each so manieth page of the mapped file stays in memory; 0: none does.", minimum=0
+        default=0, help="Every how many pages one of them stays in memory; 0: none does.", minimum=0
     )
 
     _phases: dict[str, tuple[int, int, int, int]] = state(dict)  # reads, bytes, splits, ns
@@ -153,9 +150,12 @@ class Rereader:
         yield Touch(own, write=True, accesses=0)
         file = yield MapFile(cache.create("mapped.bin", self.mapped))
         yield Touch(file, accesses=0)
-        yield _Forget(own, 0)
+        yield _Forget(own)
         yield FlushModifiedList()
-        yield _Forget(file, self.keep)
+        yield _Forget(file)
+        for region in (own, file):
+            for page in range(self.keep - 1, region.pages, self.keep) if self.keep else ():
+                yield Touch(region, page, 1, accesses=0)
         hog = yield Allocate(machine.memory.available)
         yield Touch(hog, accesses=0)
         yield Free(hog)

@@ -139,7 +139,8 @@ class Store:
 
     def read(self, thread: Thread, region: Region, page: int, stop: int) -> bool:
         memory = self.machine.memory
-        transfer = memory.begin_read(region, page, min(page + 2, stop), memory.home(thread, region))
+        first_run = region.space.missing(page, min(page + 2, stop))[:1]
+        transfer = memory.begin_read(region, first_run, memory.home(thread, region))
         if transfer is None:
             return False
         self.machine.engine.after(self.LATENCY, memory.end_read, transfer)

@@ -75,7 +75,7 @@ test_conformance = conformance("read_ahead")
 TARGET = {f"read-ahead-target-{what}" for what in ("evictions", "proportional", "price")}
 SIZE = {"read-ahead-target-number", "read-ahead-target-hits", "read-ahead-size-waste"}
 SIZE |= {"read-ahead-size-evictions", "read-ahead-io-cached", "read-ahead-io-splits"}
-DUMMY = {"read-ahead-io-dummy", "read-ahead-io-dummy-time"}
+DUMMY = {f"read-ahead-io-dummy{what}" for what in ("", "-paged", "-time")}
 STREAMS = {f"read-ahead-streams-{what}" for what in ("rate", "reads", "seeks", "alone")}
 IO = {
     f"read-ahead-io-{what}" for what in ("paged", "mapped", "cached", "size", "splits", "dummy", "dummy-time")

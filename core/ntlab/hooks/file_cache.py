@@ -1,7 +1,8 @@
 """What the file cache asks: how far reads run ahead and where to, and how much a fault on a file reads.
 
 Sizes are in pages of the machine's page size. `file` is an `OpenFile`, which has what its user has read so
-far; `mapping` a `FileMapping`, a file's pages in one address space.
+far; `mapping` a `FileMapping`, a file's pages in one address space; `region` the pages of a file or of the
+paging file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ntlab.hooks.markers import expects, hookspec
 if TYPE_CHECKING:
     from ntlab.machine.file_cache import FileMapping, OpenFile
     from ntlab.machine.machine import Machine
+    from ntlab.machine.memory import Region
     from ntlab.machine.policy import CachePolicy
 
 ReadAheadTarget = Literal["working_set", "standby"]
@@ -61,9 +63,10 @@ def fault_cluster(mapping: FileMapping, page: int) -> int | None:
 
 
 @hookspec(firstresult=True)
-def dummy_page(mapping: FileMapping) -> bool | None:
+def dummy_page(region: Region) -> bool | None:
     """Whether one read may go over pages that are in memory already, to missing ones behind them.
 
-    Asked when a fault finds pages in memory between those that it could read. What is read for these goes to
-    one page of the system that nobody looks at. 2003, and None everywhere: no, the read ends before them.
+    Asked at each fault on a page that is in the paging file, and at a fault on a file's page or a read-ahead
+    that finds such pages. What is read for them goes to one page of the system that nobody looks at. 2003,
+    and None everywhere: no, the read ends before them.
     """

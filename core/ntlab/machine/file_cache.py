@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.accesses import Touch
 from ntlab.machine.disks import Disk
-from ntlab.machine.extents import ACTIVE, STANDBY, TRANSITION, Transfer
+from ntlab.machine.extents import ACTIVE, TRANSITION, Transfer
 from ntlab.machine.io import NOCACHE, PAGING_IO, File, IoRequest
 from ntlab.machine.memory import AddressSpace, Region
 from ntlab.machine.paging import FILE_END, FILE_READ, SYSTEM_PID, first_disk, whole_pages
@@ -272,15 +272,9 @@ class FileCache:
     def reads(self, mapping: FileMapping, page: int, stop: int) -> list[list[range]]:
         """The reads that would bring the virtual pages page..stop into memory: of each, the runs of pages
         that are missing. What lies between two runs of one read goes to the dummy page."""
-        space = mapping.region.space
-        missing = []
-        while page < stop:
-            extent, end = space.at(page)
-            end = min(end, stop)
-            if extent is None:
-                missing.append(range(page, end))
-            page = end
-        if len(missing) > 1 and self._dummy_page is not None and self._dummy_page(mapping):
+        region = mapping.region
+        missing = region.space.missing(page, stop)
+        if len(missing) > 1 and self._dummy_page is not None and self._dummy_page(region):
             return [missing]
         return [[run] for run in missing]
 
@@ -297,25 +291,14 @@ class FileCache:
     ) -> int:
         """Begin one read of these runs, as far as there is memory. Those `active` will be so, the others
         standby. Returns how many pages it brings in."""
-        memory, region = self.memory, mapping.region
-        transfers = []
-        pages = 0
-        stop = runs[0].start
-        for run in runs:
-            transfer = memory.begin_read(region, run.start, run.stop, home, priority)
-            if transfer is None:
-                break
-            transfers.append(transfer)
-            self._transfers[transfer] = None
-            held = sum(extent.pages for extent in transfer.extents)
-            pages += held
-            stop = run.start + held
-            if stop < run.stop:
-                break
-        if not transfers:
-            self._leave(views or [])
+        region, views = mapping.region, views or []
+        transfer = self.memory.begin_read(region, runs, home, priority)
+        if transfer is None:
+            self._leave(views)
             return 0
-        length = stop - runs[0].start
+        self._transfers[transfer] = None
+        pages = sum(extent.pages for extent in transfer.extents)
+        length = transfer.extents[-1].page + transfer.extents[-1].pages - runs[0].start
         self.read_sizes[length] += 1
         request = IoRequest(
             "read",
@@ -323,7 +306,7 @@ class FileCache:
             mapping.file.start + (runs[0].start - region.first) * self.page_size,
             length * self.page_size,
             thread=thread,
-            done=partial(self._done, transfers, active, views or []),
+            done=partial(self._done, transfer, active, views),
             flags=NOCACHE | PAGING_IO,
         )
         self.machine.io.submit(request)
@@ -336,19 +319,14 @@ class FileCache:
             )  # fmt: skip
         return pages
 
-    def _done(self, transfers: list[Transfer], active: range, views: list[_View], request: IoRequest) -> None:
+    def _done(self, transfer: Transfer, active: range, views: list[_View], request: IoRequest) -> None:
         if self._trace_end is not None:
             self._trace_end((self.engine.now, FILE_END.id, request.id, request.status))
-        memory = self.memory
-        for transfer in transfers:
-            del self._transfers[transfer]
-            memory.end_read(transfer, STANDBY)
-            for extent in list(transfer.extents):
-                first, stop = max(extent.page, active.start), min(extent.page + extent.pages, active.stop)
-                if first < stop:
-                    extent = memory.isolate(extent, first, stop)
-                    extent.accessed = bool(views)  # by whoever read it ahead through a view
-                    memory.move(extent, ACTIVE)
+        del self._transfers[transfer]
+        if views:  # through which whoever reads ahead touches the pages
+            for extent in transfer.extents:
+                extent.accessed = True
+        self.memory.end_read(transfer, active)
         self._leave(views)
 
     # -- views ---------------------------------------------------------------------------------------------

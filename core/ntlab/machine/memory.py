@@ -287,6 +287,16 @@ class AddressSpace:
             index += 1
         return self._extents[index : bisect_left(self._starts, stop)]
 
+    def missing(self, page: int, stop: int) -> list[range]:
+        """The runs of the virtual pages page..stop that are not in memory."""
+        runs = []
+        while page < stop:
+            extent, end = self.at(page)
+            if extent is None:
+                runs.append(range(page, min(end, stop)))
+            page = end
+        return runs
+
     def at(self, page: int) -> tuple[Extent | None, int]:
         """The extent that holds a virtual page, and the page where it ends; or None and the page where the
         next extent begins."""
@@ -645,31 +655,48 @@ class Memory:
     # -- transfers ----------------------------------------------------------------------------------------
 
     def begin_read(
-        self, region: Region, page: int, stop: int, home: int, priority: int = NORMAL_PRIORITY
+        self, region: Region, runs: Sequence[range], home: int, priority: int = NORMAL_PRIORITY
     ) -> Transfer | None:
-        """Frames for pages that are about to be read. They are in transition until `end_read`.
+        """Frames for runs of virtual pages that one I/O is about to read. They are in transition until
+        `end_read`.
 
-        The pages from `page` on, up to `stop` or the first that is in memory. None if there is no frame.
+        None of the pages may be in memory. The transfer has those for which there are frames, from the first
+        run on; None if there is no frame.
         """
-        resident, end = region.space.at(page)
-        if resident is not None:
-            raise SimulationError(f"page {page} is read though it is in memory")
-        extents, _ = self.allocate(region, page, min(stop, end), home, TRANSITION)
-        for extent in extents:
-            extent.priority = priority
-        return self._begin(extents, writing=False) if extents else None
+        transfer = self._begin([], writing=False)
+        for run in runs:
+            resident, end = region.space.at(run.start)
+            if resident is not None or end < run.stop:
+                raise SimulationError(f"pages {run.start}..{run.stop} are read though some are in memory")
+            extents, _ = self.allocate(region, run.start, run.stop, home, TRANSITION)
+            for extent in extents:
+                extent.priority = priority
+                extent.transfer = transfer
+            transfer.extents += extents
+            if sum(extent.pages for extent in extents) < len(run):
+                break
+        return transfer if transfer.extents else None
 
-    def end_read(self, transfer: Transfer, state: int = ACTIVE) -> None:
-        """The pages are read: they become active or standby, and whoever waits for them goes on."""
-        for extent in self._end(transfer):
-            self.move(extent, state)
+    def end_read(self, transfer: Transfer, active: range | None = None) -> None:
+        """The pages are read: those of the virtual pages `active` (None: all) become active, the others
+        standby, and whoever waits for them goes on."""
+        extents = sorted(self._end(transfer), key=_place)
+        for extent in extents:
+            self.move(extent, STANDBY)
             if self.written is not None:
                 self.written(extent.frame, extent.pages)
         wake = self.machine.scheduler.wake
         for thread in transfer.waiters:
             wake(thread)
-        if state == STANDBY:
-            self.more_available()
+        self.more_available()
+        for extent in extents:
+            first, stop = extent.page, extent.page + extent.pages
+            if active is not None:
+                first, stop = max(first, active.start), min(stop, active.stop)
+            if first < stop:
+                extent = self.isolate(extent, first, stop)
+                self.make_room(extent.region.space.working_set, extent.pages)
+                self.move(extent, ACTIVE)
 
     def begin_write(self, extents: Iterable[Extent]) -> Transfer:
         """Modified extents are about to be written: they are in transition, and count as unchanged.
@@ -991,6 +1018,10 @@ class Memory:
         if self.ageing is not None:
             self.ageing.check()
         _require(committed == self.committed <= self.commit_limit, "commit charge")
+
+
+def _place(extent: Extent) -> int:
+    return extent.page
 
 
 def _require(condition: bool, what: str) -> None:

@@ -6,8 +6,8 @@ plugins. Each cluster is one write to one free run of slots. A slot is chosen on
 soon as the page is written to, its copy is of no use and the slot is free again.
 
 A fault on a page that is only in the file reads it with its neighbours: those that follow and precede it both
-in the address space and in the file, as far as they are not in memory. What the thread asked for
-becomes active, the rest goes to the standby list.
+in the address space and in the file, up to the first that is in memory, or beyond it where a plugin says so
+(`dummy_page`). What the thread asked for becomes active, the rest goes to the standby list.
 
 A page is named by one integer here, `number(space, page)`: the number of the next virtual page is one more.
 """
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.disks import Disk
-from ntlab.machine.extents import ACTIVE, FREE, MODIFIED, STANDBY, ZEROED, Extent, Transfer
+from ntlab.machine.extents import FREE, MODIFIED, ZEROED, Extent, Transfer
 from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
 from ntlab.machine.memory import AddressSpace, Region
 from ntlab.machine.pagefile import PagingFile
@@ -116,6 +116,7 @@ class Paging:
         self._write_cluster = hooks.write_cluster
         self._place_cluster = hooks.place_cluster
         self._read_cluster = hooks.read_cluster
+        self._dummy_page = hooks.dummy_page
         tracer = machine.tracer
         self._file_text = tracer.text(self.file.name)
         self._trace_read = tracer.emitter(FILE_READ)
@@ -162,24 +163,27 @@ class Paging:
         base = number(space, 0)
         most = self._read_cluster(self, base + page) if self._read_cluster is not None else None
         most = 1 if most is None else most
-        between = space.extents(max(region.first, page - most), page)  # what is in memory
-        first = between[-1].page + between[-1].pages if between else region.first
-        last = min(space.at(page)[1], region.stop)
+        first, last = region.first, region.stop
+        if self._dummy_page is None or not self._dummy_page(region):
+            between = space.extents(max(first, page - most), page)  # what is in memory
+            first = between[-1].page + between[-1].pages if between else first
+            last = min(space.at(page)[1], last)
         first, count = self.file.stretch(base + page, most, range(base + first, base + last))
-        first -= base
-        last = first + count
-        if memory.available < last - first:
-            first = page  # pages are scarce: those asked for come first
+        runs = space.missing(first - base, first - base + count)
+        if memory.available < sum(map(len, runs)):  # pages are scarce: those asked for come first
+            runs = [range(max(run.start, page), run.stop) for run in runs if run.stop > page]
         home, priority = memory.home(thread, region), memory.priority(thread, region)
-        transfer = memory.begin_read(region, first, last, home, priority)
+        transfer = memory.begin_read(region, runs, home, priority)
         if transfer is None:
             return False
-        pages = sum(extent.pages for extent in transfer.extents)
+        first, last = runs[0].start, transfer.extents[-1].page + transfer.extents[-1].pages
+        pages = last - first
         self.read_sizes[pages] += 1
-        wanted = range(page, min(stop, first + pages))
+        wanted = range(page, min(stop, last))
 
         def done(request: IoRequest) -> None:
-            self._read_done(request, transfer, space, wanted)
+            self._ended(request)
+            memory.end_read(transfer, wanted)
 
         slot = self.file.slot_of[base + first]
         request = IoRequest(
@@ -196,16 +200,6 @@ class Paging:
         else:
             self._submit(request)
         return True
-
-    def _read_done(self, request: IoRequest, transfer: Transfer, space: AddressSpace, wanted: range) -> None:
-        self._ended(request)
-        memory = self.memory
-        memory.end_read(transfer, STANDBY)
-        for extent in space.extents(wanted.start, wanted.stop):
-            first, last = max(extent.page, wanted.start), min(extent.page + extent.pages, wanted.stop)
-            extent = memory.isolate(extent, first, last)
-            memory.make_room(space.working_set, extent.pages)
-            memory.move(extent, ACTIVE)
 
     # -- the writer ----------------------------------------------------------------------------------------
 

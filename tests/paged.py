@@ -20,6 +20,7 @@ class Pager:
     slots: int = option(default=16, help="Size of the paging file.")
     limit: int = option(default=4, help="Pages of a write.")
     read: int = option(default=4, help="Pages of a read.")
+    dummy: bool = option(default=False, help="Whether reads go over pages in memory.")
     fragmentation: float = option(default=0.0, help="Share of the file that is in use.")
     low_free: int = option(default=0, help="Threshold.")
     high_modified: int = option(default=0, help="Threshold.")
@@ -47,6 +48,10 @@ class Pager:
     @hookimpl
     def read_cluster(self) -> int:
         return self.read
+
+    @hookimpl
+    def dummy_page(self) -> bool:
+        return self.dummy
 
 
 class Box:

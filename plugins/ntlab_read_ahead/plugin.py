@@ -61,7 +61,7 @@ class ReadAhead:
     )
     dummy: bool = option(
         default=True,
-        help="Whether a read of a file goes over pages that are in memory already, into a dummy page.",
+        help="Whether a read goes over pages that are in memory already, into a dummy page.",
     )
 
     @hookimpl

@@ -169,6 +169,23 @@ def test_a_read_is_no_larger_than_its_limit_and_stops_at_what_is_in_memory() -> 
     assert box.transfers("Read")[2:] == [(0, 2)]
 
 
+def test_with_the_dummy_page_it_goes_over_what_is_in_memory() -> None:
+    box = Box(10, limit=10, read=8, dummy=True)
+    box.write(*range(10))
+    box.do(box.touch(2, write=False), box.touch(5, write=False))  # back from the standby list
+    kept = [box.state(page) for page in (2, 5)]
+    frames = [extent.frame for extent in box.region.extents() if extent.state == ACTIVE]
+    box.evict()
+    box.do(box.touch(3, 4, write=False))
+    assert box.transfers("Read") == [(3, 7)]  # page 2 would be the eighth, and is there
+    assert [box.state(page) for page in (3, 4, 5, 6, 7, 8, 9)] == [ACTIVE] * 4 + [STANDBY] * 3
+    box.do(box.touch(0, write=False))
+    assert box.transfers("Read")[1:] == [(0, 2)]
+    assert [box.state(page) for page in (2, 5)] == kept == [ACTIVE, ACTIVE]
+    assert [box.region.space.at(box.region.first + page)[0] is not None for page in range(10)] == [True] * 10
+    assert {extent.frame for extent in box.region.extents()} >= set(frames)  # what was there is there still
+
+
 def test_where_memory_is_scarce_a_read_begins_with_what_was_asked_for() -> None:
     box = Box(6, memory=2, slots=6)
     for pages in ((0, 1), (2, 3), (4, 5)):
@@ -373,13 +390,14 @@ class Contents:
     st.sampled_from(["sas15k", "ssd"]),
     st.integers(1, 6),
     st.integers(1, 6),
+    st.booleans(),
 )
 def test_whatever_happens_every_page_keeps_its_contents(
-    data: st.DataObject, memory: int, slots: int, disk: str, limit: int, read: int
+    data: st.DataObject, memory: int, slots: int, disk: str, limit: int, read: int, dummy: bool
 ) -> None:
     tracer = Tracer()
     contents = Contents(tracer)
-    options = Pager(slots=slots, limit=min(limit, slots), read=read, disk=disk)
+    options = Pager(slots=slots, limit=min(limit, slots), read=read, disk=disk, dummy=dummy)
     machine = Machine(small_tables(2, memory=memory * PAGE), [options], tracer=tracer).boot()
     paging = machine.paging
     assert paging is not None

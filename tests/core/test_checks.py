@@ -31,6 +31,7 @@ from ntlab.machine import (
 )
 from ntlab.machine.hardware_errors import Component, ErrorSource, HardwareError
 from ntlab.machine.io import COMPLETED
+from ntlab.machine.pagefile import StoredRun
 from ntlab.machine.processors import NOMINAL
 from ntlab.quantities import Duration
 from ntlab.testing import boot, bursts, exercise, rules, small_tables
@@ -204,7 +205,8 @@ def breaks(what: str) -> Callable[[Machine], None]:
     """Something that only a mechanism may do, as source."""
 
     def change(machine: Machine) -> None:
-        exec(what, {"machine": machine, "thread": thread, "COMPLETED": COMPLETED})
+        names = {"machine": machine, "thread": thread, "COMPLETED": COMPLETED, "StoredRun": StoredRun}
+        exec(what, names)
 
     return change
 
@@ -251,7 +253,7 @@ READY, RUNNING, WAITING = 1, 2, 5
         ("p = machine.io.ports[0]; p.packets.append(5); p.posted = 1", "waits for it in vain"),
         ("machine.memory.committed += 1", "memory is inconsistent: commit charge"),
         ("machine.memory.modified.pages += 1", "memory is inconsistent: a list's total is wrong"),
-        ("machine.paging.file.owner_of[5] = 77", "both free and used"),
+        ("machine.paging.file._stored.add(5, StoredRun(5, 77, 1))", "both free and used"),
         ("machine.processors[2].level = 3", "processor 2 is at level 3, its work at 2"),
         ("machine.partitions.children[0].processors[0].thread.virtual = None", "is not what its thread"),
         ("machine.partitions.children[0].machine.scheduler.idle_mask ^= 1", "guest: .*the idle processors"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntlab.errors import SimulationError
-from ntlab.machine.pagefile import NOBODY, PagingFile
+from ntlab.machine.pagefile import NOBODY, PagingFile, StoredRun
 
 
 def file_with(text: str) -> PagingFile:
@@ -67,10 +67,9 @@ def test_nearest_fit(wanted: int, length: int, place: int | None) -> None:
 
 def test_a_freed_slot_joins_the_runs_beside_it() -> None:
     file = file_with("x.x.x")
-    file.release(2)
+    assert file.release(1002, 1003) == 1
     assert file.free_runs() == [(1, 3)]
-    file.release(0)
-    file.release(4)
+    assert file.release(0, 10_000) == 2
     assert file.free_runs() == [(0, 5)]
 
 
@@ -86,6 +85,21 @@ def test_a_stretch_is_consecutive_in_the_file_and_in_the_address_space() -> None
     assert file.stretch(30, 16, anywhere) == (30, 2)
     assert file.stretch(21, 16, range(21, 22)) == (21, 1)
     assert file.stretch(21, 2, range(20, 22)) == (20, 2)
+
+
+def test_a_stretch_is_one_run_however_it_came_and_is_cut_where_a_page_goes() -> None:
+    file = PagingFile(10)
+    for slot, owner in ((2, 21), (4, 23), (3, 22), (5, 40)):
+        file.allocate(slot, (owner,))
+    assert file.stretch(22, 16, range(1000)) == (21, 3)
+    assert file.first_stored(0, 1000) == (21, 24)
+    assert file.first_stored(22, 23) == (22, 23)
+    assert file.first_stored(24, 40) is None
+    assert file.release(22, 41) == 3
+    assert dict(file.slot_of) == {21: 2}
+    assert dict(file.owner_of) == {2: 21}
+    assert file.free_runs() == [(0, 2), (3, 7)]
+    file.check()
 
 
 def test_fragmentation_is_slot_runs_per_run_of_pages() -> None:
@@ -108,8 +122,7 @@ def test_what_must_not_be_is_refused() -> None:
         file.allocate(4, (1, 2))
     with pytest.raises(SimulationError, match="has paging-file slot 2 already"):
         file.allocate(0, (1002,))
-    with pytest.raises(SimulationError, match="not in use"):
-        file_with("..").release(0)
+    assert file_with("..").release(0, 10_000) == 0
     with pytest.raises(SimulationError):
         PagingFile(0)
 
@@ -147,7 +160,11 @@ def test_any_use_agrees_with_a_plain_list(data: st.DataObject, size: int) -> Non
         taken = [slot for slot in range(size) if used[slot]]
         if taken and (nearest is None or data.draw(st.booleans(), label="release")):
             slot = data.draw(st.sampled_from(taken), label="slot")
-            file.release(slot)
+            owner_at = file.owner_of[slot]
+            assert file.slot_of[owner_at] == slot
+            assert file.release(owner_at, owner_at + 1) == 1
+            assert owner_at not in file.slot_of
+            assert slot not in file.owner_of
             used[slot] = False
         elif nearest is not None:
             file.allocate(nearest, range(owner, owner + length))
@@ -160,8 +177,8 @@ def test_a_slot_that_is_both_free_and_used_or_neither_is_found(slot: int, taken:
     file = file_with("xx.x.x")
     file.check()
     if taken:
-        file.owner_of[slot] = 7  # and still in a free run
+        file._stored.add(slot, StoredRun(slot, 7, 1))  # and still in a free run
     else:
-        del file.slot_of[file.owner_of.pop(slot)]
+        file._stored.between(slot, slot + 1)[0].count = 0
     with pytest.raises(SimulationError, match="both free and used, or neither"):
         file.check()

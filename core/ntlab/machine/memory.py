@@ -19,7 +19,6 @@ pages by state, so any list's length is read, never counted.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -45,6 +44,7 @@ from ntlab.machine.extents import (
     PageList,
     Transfer,
 )
+from ntlab.machine.ordered import Ordered
 from ntlab.machine.policy import MemoryPolicy
 from ntlab.quantities import GIB
 from ntlab.tracing import event_type
@@ -208,7 +208,6 @@ class AddressSpace:
     __slots__ = (
         "_extents",
         "_next",
-        "_starts",
         "committed",
         "faults",
         "id",
@@ -232,8 +231,7 @@ class AddressSpace:
         self.faults = 0
         self.trimmed = 0
         self.working_set = working_set
-        self._starts: list[int] = []  # first virtual pages of _extents, ascending
-        self._extents: list[Extent] = []
+        self._extents: Ordered[Extent] = Ordered()  # by their first virtual pages
         self._next = memory.granularity
 
     def allocate(
@@ -282,10 +280,10 @@ class AddressSpace:
 
     def extents(self, page: int, stop: int) -> list[Extent]:
         """The extents that hold any of the virtual pages page..stop, in order."""
-        index = bisect_right(self._starts, page) - 1
-        if index < 0 or self._extents[index].page + self._extents[index].pages <= page:
-            index += 1
-        return self._extents[index : bisect_left(self._starts, stop)]
+        found = self._extents.between(page, stop)
+        if found and found[0].page + found[0].pages <= page:
+            del found[0]
+        return found
 
     def missing(self, page: int, stop: int) -> list[range]:
         """The runs of the virtual pages page..stop that are not in memory."""
@@ -300,28 +298,27 @@ class AddressSpace:
     def at(self, page: int) -> tuple[Extent | None, int]:
         """The extent that holds a virtual page, and the page where it ends; or None and the page where the
         next extent begins."""
-        index = bisect_right(self._starts, page)
-        if index:
-            extent = self._extents[index - 1]
+        extent, following = self._extents.around(page)
+        if extent is not None:
             end = extent.page + extent.pages
             if page < end:
                 return extent, end
-        return None, self._starts[index] if index < len(self._starts) else FOREVER
+        return None, following if following is not None else FOREVER
+
+    def region_at(self, page: int) -> Region | None:
+        """The region that holds a virtual page; None where there is none."""
+        return next((each for each in self.regions if each.first <= page < each.stop), None)
 
     @property
     def resident(self) -> int:
         """Its pages that are active: its part of the working set."""
-        return sum(extent.pages for extent in self._extents if extent.state == ACTIVE)
+        return sum(extent.pages for _, extent in self._extents if extent.state == ACTIVE)
 
     def _add(self, extent: Extent) -> None:
-        index = bisect_left(self._starts, extent.page)
-        self._starts.insert(index, extent.page)
-        self._extents.insert(index, extent)
+        self._extents.add(extent.page, extent)
 
     def _remove(self, extent: Extent) -> None:
-        index = bisect_left(self._starts, extent.page)
-        del self._starts[index]
-        del self._extents[index]
+        self._extents.remove(extent.page)
 
 
 # -- memory -----------------------------------------------------------------------------------------------
@@ -977,7 +974,7 @@ class Memory:
             committed += space.committed
             _require(space.committed == sum(region.charge for region in space.regions), "commit of a process")
             page = 0
-            for start, extent in zip(space._starts, space._extents, strict=True):
+            for start, extent in space._extents:
                 region = extent.region
                 _require(start == extent.page >= page, f"{extent!r} overlaps the one before it")
                 _require(region.space is space and region in space.regions, f"{extent!r} has a wrong owner")

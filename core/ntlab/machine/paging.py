@@ -14,7 +14,7 @@ A page is named by one integer here, `number(space, page)`: the number of the ne
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.disks import Disk
-from ntlab.machine.extents import FREE, MODIFIED, ZEROED, Extent, Transfer
+from ntlab.machine.extents import FREE, MODIFIED, TRANSITION, ZEROED, Extent, Transfer
 from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
 from ntlab.machine.memory import AddressSpace, Region
 from ntlab.machine.pagefile import PagingFile
@@ -105,7 +105,6 @@ class Paging:
         self.write_sizes: Counter[int] = Counter()
         self.read_sizes: Counter[int] = Counter()
         self.full = 0
-        self._stored: dict[int, list[int]] = {}  # the pages of each address space that have slots, in order
         self._woken = False  # the writer is about to look
         self._flushing = False
         self._flushed: list[Thread] = []  # who waits for the flush
@@ -127,33 +126,14 @@ class Paging:
 
     def held(self, region: Region, page: int, stop: int) -> tuple[int, int] | None:
         """The first run of pages in page..stop that has slots, as far as they follow on each other."""
-        stored = self._stored.get(region.space.id)
-        if not stored:
-            return None
-        slot_of = self.file.slot_of
         base = number(region.space, 0)
-        at = bisect_left(stored, base + page)
-        if at == len(stored) or stored[at] >= base + stop:
-            return None
-        first = stored[at] - base
-        last, slot = first + 1, slot_of[base + first]
-        while last < stop and slot_of.get(base + last) == slot + last - first:
-            last += 1
-        return first, last
+        found = self.file.first_stored(base + page, base + stop)
+        return (found[0] - base, found[1] - base) if found is not None else None
 
     def changed(self, region: Region, page: int, stop: int) -> None:
         """These pages differ from their copies from now on: free the slots."""
-        stored = self._stored.get(region.space.id)
-        if not stored:
-            return
         base = number(region.space, 0)
-        first, last = bisect_left(stored, base + page), bisect_left(stored, base + stop)
-        if first == last:
-            return
-        for owner in stored[first:last]:
-            self.file.release(self.file.slot_of[owner])
-        del stored[first:last]
-        if self._stuck:
+        if self.file.release(base + page, base + stop) and self._stuck:
             self._stuck = False
             self.wake()
 
@@ -286,8 +266,6 @@ class Paging:
     def _write(self, start: int, pages: Sequence[int]) -> None:
         self._transfer = self.memory.begin_write(self._extents(pages))
         self.file.allocate(start, pages)
-        for page in pages:
-            insort(self._stored.setdefault(page >> SPACE_SHIFT, []), page)
         self._target = range(start, start + len(pages))
         self.write_sizes[len(pages)] += 1
         size = self.page_size
@@ -380,15 +358,28 @@ class Paging:
     def check(self) -> None:
         """Raise SimulationError where the accounts of file and memory contradict each other. For tests."""
         self.file.check()
-        stored: dict[int, list[int]] = {}
-        for page in sorted(self.file.slot_of):
-            space = page >> SPACE_SHIFT
-            stored.setdefault(space, []).append(page)
-            extent, _ = self.memory.spaces[space].at(page & PAGE_MASK)
-            if extent is not None and extent.dirty:
-                raise SimulationError(f"{extent!r} is changed, and still has a slot")
-        if stored != {space: pages for space, pages in self._stored.items() if pages}:
-            raise SimulationError("the pages of an address space and their slots disagree")
+        for run in self.file.stored_runs():
+            first = run.owner & PAGE_MASK
+            stop = first + run.count
+            space = self.memory.spaces.get(run.owner >> SPACE_SHIFT)
+            if space is None:
+                raise SimulationError(f"{run!r} is of an address space that does not exist")
+            page = first
+            while page < stop:
+                region = space.region_at(page)
+                if region is None or region.backing is not self:
+                    raise SimulationError(f"{run!r} is of no region that is stored here")
+                page = region.stop
+            for extent in space.extents(first, stop):
+                if extent.dirty:
+                    raise SimulationError(f"{extent!r} is changed, and still has a slot")
+        writing = self._transfer
+        if writing is None and (self._target or self._behind):
+            raise SimulationError("the writer has slots, or reads wait for it, though it writes nothing")
+        for extent in writing.extents if writing is not None else ():
+            slot = self.file.slot_of.get(number(extent.region.space, extent.page))
+            if slot is None or slot not in self._target or extent.state != TRANSITION:
+                raise SimulationError(f"{extent!r} is being written, but not to a slot of its own")
 
 
 def first_disk(machine: Machine) -> Disk:

@@ -1,0 +1,132 @@
+"""A map by ascending integers, where a key more costs the same among ten and among a million."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from ntlab.errors import SimulationError
+
+V = TypeVar("V")
+
+CHUNK = 1024
+"""The most keys of a chunk: what is moved up when a key comes in between."""
+
+
+class Ordered(Generic[V]):
+    """Values by ascending integer keys.
+
+    They are kept in chunks, of which the first `_parts[n - 1]` keys and more belong to chunk n. No chunk is
+    empty, unless it is the only one.
+    """
+
+    __slots__ = ("_keys", "_parts", "_values")
+
+    def __init__(self) -> None:
+        self._parts: list[int] = []  # the least key that each chunk but the first may have
+        self._keys: list[list[int]] = [[]]
+        self._values: list[list[V]] = [[]]
+
+    def add(self, key: int, value: V) -> None:
+        """Add a key. Raises SimulationError if it is here."""
+        parts = self._parts
+        chunk = bisect_right(parts, key) if parts else 0
+        keys, values = self._keys[chunk], self._values[chunk]
+        at = bisect_left(keys, key)
+        if at < len(keys) and keys[at] == key:
+            raise SimulationError(f"{key} is here twice: {values[at]!r} and {value!r}")
+        keys.insert(at, key)
+        values.insert(at, value)
+        if len(keys) > CHUNK:
+            half = CHUNK // 2
+            self._keys[chunk : chunk + 1] = [keys[:half], keys[half:]]
+            self._values[chunk : chunk + 1] = [values[:half], values[half:]]
+            parts.insert(chunk, keys[half])
+
+    def remove(self, key: int) -> V:
+        """Take out a key, and return its value. Raises SimulationError if it is not here."""
+        parts = self._parts
+        chunk = bisect_right(parts, key) if parts else 0
+        keys = self._keys[chunk]
+        at = bisect_left(keys, key)
+        if at == len(keys) or keys[at] != key:
+            raise SimulationError(f"{key} is not here")
+        del keys[at]
+        value = self._values[chunk].pop(at)
+        if not keys and parts:
+            del self._keys[chunk], self._values[chunk], parts[max(chunk - 1, 0)]
+        return value
+
+    def around(self, key: int) -> tuple[V | None, int | None]:
+        """The value of the greatest key that is not above `key`, and the least key that is; None for none."""
+        parts = self._parts
+        chunk = bisect_right(parts, key) if parts else 0
+        keys = self._keys[chunk]
+        at = bisect_right(keys, key)
+        if at:
+            before: V | None = self._values[chunk][at - 1]
+        else:
+            before = self._values[chunk - 1][-1] if chunk else None
+        if at < len(keys):
+            return before, keys[at]
+        return before, self._keys[chunk + 1][0] if chunk < len(parts) else None
+
+    def between(self, first: int, stop: int) -> list[V]:
+        """The values of the greatest key that is not above `first`, and of all after it and below `stop`."""
+        parts = self._parts
+        chunk = bisect_right(parts, first) if parts else 0
+        keys, values = self._keys[chunk], self._values[chunk]
+        at = bisect_right(keys, first)
+        if at:
+            at -= 1
+            found = []
+        else:
+            found = self._values[chunk - 1][-1:] if chunk else []
+        end = bisect_left(keys, stop, at)
+        found += values[at:end]
+        while end == len(keys) and chunk < len(parts):
+            chunk += 1
+            keys = self._keys[chunk]
+            end = bisect_left(keys, stop)
+            found += self._values[chunk][:end]
+        return found
+
+    def down(self, key: int) -> Iterator[tuple[int, V]]:
+        """The keys that are not above `key` with their values, descending. Nothing may change meanwhile."""
+        chunk = bisect_right(self._parts, key)
+        end = bisect_right(self._keys[chunk], key)
+        while chunk >= 0:
+            keys, values = self._keys[chunk], self._values[chunk]
+            yield from zip(reversed(keys[:end]), reversed(values[:end]), strict=True)
+            chunk -= 1
+            end = CHUNK
+
+    def up(self, key: int) -> Iterator[tuple[int, V]]:
+        """The keys above `key` with their values, ascending. Nothing may change meanwhile."""
+        chunk = bisect_right(self._parts, key)
+        begin = bisect_right(self._keys[chunk], key)
+        while chunk < len(self._keys):
+            yield from zip(self._keys[chunk][begin:], self._values[chunk][begin:], strict=True)
+            chunk += 1
+            begin = 0
+
+    def first(self) -> tuple[int, V]:
+        """The least key with its value. There must be one."""
+        return self._keys[0][0], self._values[0][0]
+
+    def get(self, key: int) -> V | None:
+        """The value of a key; None if it is not here."""
+        parts = self._parts
+        chunk = bisect_right(parts, key) if parts else 0
+        keys = self._keys[chunk]
+        at = bisect_left(keys, key)
+        return self._values[chunk][at] if at < len(keys) and keys[at] == key else None
+
+    def __iter__(self) -> Iterator[tuple[int, V]]:
+        """The keys with their values, ascending."""
+        for keys, values in zip(self._keys, self._values, strict=True):
+            yield from zip(keys, values, strict=True)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._keys))

@@ -12,7 +12,7 @@ import attrs
 
 from ntlab.errors import UserError
 from ntlab.formats.references import Reference, filtered, read_references
-from ntlab.machine import AddressSpace, Compute, Machine, Region, Request, Sleep, Touch
+from ntlab.machine import AddressSpace, Compute, Free, Machine, Region, Request, Sleep, Touch
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import SECOND, Duration, Share
 from ntlab_page_ages import replacement
@@ -106,6 +106,7 @@ class References:
             yield Touch(region, page, 1, write=write, accesses=0)
             if pause is not None:
                 yield pause
+        yield Free(region)  # there is nothing left to look at
 
     def measure(self, machine: Machine) -> list[Metric]:
         return [*compared(self._pages, self.frames, self._space.faults), looks(machine)]
@@ -175,6 +176,7 @@ class Periods:
                 self._entropy.append(entropy(ageing.histogram(region.space.working_set)))
             for page in pages:
                 yield Touch(region, page, 1, accesses=0)
+        yield Free(region)  # there is nothing left to look at
 
     def measure(self, machine: Machine) -> list[Metric]:
         flat = [page for pages in self._rounds for page in pages]

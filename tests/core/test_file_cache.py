@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -34,7 +35,7 @@ from ntlab.machine import (
 from ntlab.machine.accesses import STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, STANDBY
 from ntlab.plugin import option, plugin
-from ntlab.quantities import KIB, MIB, MILLISECOND, Size
+from ntlab.quantities import GIB, KIB, MIB, MILLISECOND, TIB, Size
 from ntlab.testing import boot, small_tables
 
 PAGE = 4 * KIB
@@ -605,6 +606,27 @@ def test_nothing_is_lost_whatever_is_read(data: st.DataObject) -> None:
         assert set(results) <= {None, STATUS_NO_MEMORY}
     assert not machine.threads
     assert not machine.io.pending
+
+
+def test_a_file_costs_what_is_read_of_it_and_by_reads_not_pages() -> None:
+    """Of 50 GiB on a terabyte machine one GiB is read, a MiB at a time."""
+    machine = boot(plugins=[Caching(cluster=256)], tables=small_tables(2, memory=TIB))
+    tracemalloc.start()
+    try:
+        region = machine.file_cache.map(
+            machine.memory.space(machine.create_process("p")), machine.file_cache.create("x", 50 * GIB)
+        )
+        program = (touch(region, first << 18, 1 << 16) for first in (0, 17, 30, 49))
+        machine.create_thread(region.space.process, iter(program))
+        machine.run()
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(extent.pages for extent in region.extents()) == GIB // PAGE
+    assert machine.file_cache.read_sizes == {256: 1024}
+    assert len(region.extents()) <= 1024
+    assert size < MIB
+    machine.check()
 
 
 # -- what cannot be ---------------------------------------------------------------------------------------

@@ -161,17 +161,8 @@ class Partitioning:
         return self._whole.processors - len(self.machine.scheduler.processors)
 
     def divide_memory(self, size: int) -> None:
-        """Memory is exchanged in units of `size` bytes. Raises UserError for what no unit can be."""
-        pages = self._pages(size, "a memory unit")
-        for node in self.machine.memory.nodes:
-            for first, stop in node.ranges:
-                if (stop - first) % pages:
-                    have = format_size((stop - first) * self._page_size)
-                    raise UserError(
-                        f"memory units of {format_size(size)} in node {node.index}",
-                        expected=f"what divides its {have}",
-                    )
-        self._unit = pages
+        """Memory is exchanged in units of `size` bytes, of which a node's last one may be smaller."""
+        self._unit = self._pages(size, "a memory unit")
 
     def provide_memory(self, size: int) -> None:
         """A spare unit of `size` bytes is plugged in. Nobody uses it until it replaces another."""
@@ -208,6 +199,11 @@ class Partitioning:
     def number(self, processor: Processor) -> int:
         """What software knows a processor as (KeGetCurrentProcessorNumber)."""
         return self._numbers.get(processor.index, processor.index)
+
+    @property
+    def replacing(self) -> int | None:
+        """The number of the processor that is being replaced, if one is."""
+        return self._leaving
 
     @property
     def _page_size(self) -> int:
@@ -362,11 +358,11 @@ class Partitioning:
 
     def _arrived(self, what: tuple[Process, Processor, bool]) -> None:
         process, processor, given = what
-        if given:
-            self._give(process, processor)
         told = self.applications.get(process)
         if told is not None:
             told(Arrival("processor", self.number(processor)))
+        if given:
+            self._give(process, processor)
 
     def _give(self, process: Process, processor: Processor) -> None:
         """A process may use a processor, and so may those of its threads that may use all that it has."""
@@ -406,10 +402,14 @@ class Partitioning:
                 expected=f"an identical one, of {self._whole.speed[index]} MHz",
             )
         self._leaving = number
+        machine.engine.after(0, self._slow, (scheduler.processors[index], number, done))
+
+    def _slow(self, what: tuple[Processor, int, Callable[[], object] | None]) -> None:
+        failing = what[0]
         policy = self._policy()
-        failing = scheduler.processors[index]
-        scheduler.set_speed(failing, max(1, int(failing.speed * policy.slow_to)))
-        machine.engine.after(policy.processor_start, self._stand_in, (failing, number, done))
+        scheduler = self.machine.scheduler
+        scheduler.set_speed(failing, max(1, int(scheduler.speed_of(failing) * policy.slow_to)))
+        self.machine.engine.after(policy.processor_start, self._stand_in, what)
 
     def _stand_in(self, what: tuple[Processor, int, Callable[[], object] | None]) -> None:
         failing, number, done = what
@@ -421,10 +421,12 @@ class Partitioning:
 
     def _leave(self, what: tuple[Processor, Processor, int, Callable[[], object] | None]) -> int | None:
         failing, spare, number, done = what
-        if not self.machine.scheduler.evacuate(failing, spare.index):
+        left = self.machine.scheduler.evacuate(failing, spare.index)
+        if self.machine.tables.node_mask[failing.node] & failing.bit:
+            self._rebuild()
+        if not left:
             return RETRY
         self._leaving = None
-        self._rebuild()
         self.counts["processors replaced"] += 1
         if self._trace_replaced is not None:
             places = number, failing.index, spare.index

@@ -129,7 +129,8 @@ class ReplacementPolicy:
 
     - `order`: what of a memory unit is copied before devices are turned off. "movable_first": all that the
       memory manager may move, in rounds; "all_in_window": nothing.
-    - `rounds`: how often what was written to meanwhile is copied again, at most.
+    - `rounds`: how often what was written to meanwhile is copied again before devices are turned off, at
+      most. `watch_writes`: whether it is; what is not copied again is lost.
     - `copy_bandwidth`: bytes a second that are copied at most; 0: as many as the memory carries.
     - `devices_off`, `devices_on`: ns that a device takes to go to its low-power state D3 and back to D0;
       `devices_at_once`: all at a time, or one after the other.
@@ -141,6 +142,7 @@ class ReplacementPolicy:
         default="movable_first", validator=attrs.validators.in_(("movable_first", "all_in_window"))
     )
     rounds: int = attrs.field(default=8, validator=_not_negative)
+    watch_writes: bool = True
     copy_bandwidth: Rate = attrs.field(default=Rate(0), validator=_not_negative)
     devices_off: Duration = attrs.field(default=Duration(100 * MILLISECOND), validator=_not_negative)
     devices_on: Duration = attrs.field(default=Duration(200 * MILLISECOND), validator=_not_negative)

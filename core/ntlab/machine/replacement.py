@@ -83,7 +83,8 @@ class MemoryReplacement:
     """One replacement, of the frames `first`..`stop` of a node. Made by `partitioning.replace_memory`.
 
     `outcome` is "" while it goes on. `copied` and `copied_in_window` count pages, those copied again
-    included; `rounds` the rounds before the window; `pause` is the length of the window, ns.
+    included; `rounds` the rounds before the window; `pause` is the length of the window, ns; `lost` the pages
+    that were in use at the exchange and differ from their last copy.
     """
 
     def __init__(self, machine: Machine, policy: ReplacementPolicy, node: int, first: int, stop: int) -> None:
@@ -98,12 +99,14 @@ class MemoryReplacement:
         self.copied = 0
         self.copied_in_window = 0
         self.pause = 0
+        self.lost = 0
         self.began = machine.engine.now
         self.ended = 0
         self.done: Callable[[], object] | None = None
         self._engine = machine.engine
         self._memory = machine.memory
-        self._same = FrameSet()  # frames that the spare holds as they are
+        self._same = FrameSet()  # frames that the spare is taken to hold as they are
+        self._changed = FrameSet()  # frames that were written to since they were copied
         self._last = machine.memory.installed + 1  # pages of the last round
         self._window = -1  # when it began
         self._todo: list[tuple[int, int]] = []
@@ -138,8 +141,11 @@ class MemoryReplacement:
         self._round()
 
     def _written(self, frame: int, pages: int) -> None:
-        if frame < self.stop and self.first < frame + pages:
-            self._same.remove(frame, frame + pages)
+        first, stop = max(self.first, frame), min(self.stop, frame + pages)
+        if first < stop:
+            self._changed.add(first, stop)
+            if self.policy.watch_writes:
+                self._same.remove(first, stop)
 
     def _different(self, *, movable: bool) -> list[tuple[int, int]]:
         """The runs of frames that hold something which the spare does not hold; movable ones, or all."""
@@ -179,6 +185,7 @@ class MemoryReplacement:
             room -= stop - first
             # From now on: what is written to while it is copied is different again.
             self._same.add(first, stop)
+            self._changed.remove(first, stop)
             chunk.append((first, stop))
         if not chunk:
             self._then()
@@ -237,6 +244,10 @@ class MemoryReplacement:
             self._copy(todo, self._rest)
             return
         # The spare answers to these addresses from now on.
+        for extent in self._memory.in_frames(self.first, self.stop):
+            first, stop = max(self.first, extent.frame), min(self.stop, extent.frame + extent.pages)
+            right = sum(end - start for start, end in self._changed.missing(first, stop))
+            self.lost += stop - first - right
         self._engine.after(self._power(self.policy.devices_on), self._on)
 
     def _on(self, _: object) -> None:

@@ -711,6 +711,8 @@ class Scheduler:
         index = len(self.processors)
         queue = self.processors[0].queue if self._shared else self._ready_queue(index)
         processor = Processor(index, node, queue)
+        if self._stopped is not None:
+            self._stopped[index], processor.speed = processor.speed, 0
         self.processors.append(processor)
         return processor
 
@@ -720,6 +722,8 @@ class Scheduler:
         if processor.thread is not None or processor.level or (not self._shared and len(processor.queue)):
             raise SimulationError(f"{processor!r} is forgotten though it has something to do")
         self.processors.pop()
+        if self._stopped is not None:
+            del self._stopped[processor.index]
         self.all_mask &= ~processor.bit
         self.idle_mask &= ~processor.bit
 
@@ -863,6 +867,10 @@ class Scheduler:
             self._reconsider(processor, thread)
         elif processor.plan is None:
             self._plan(processor)
+
+    def speed_of(self, processor: Processor) -> int:
+        """The speed at which a processor runs, or will when it goes on."""
+        return processor.speed if self._stopped is None else self._stopped[processor.index]
 
     def stop_all(self) -> None:
         """Stop all processors where they are, until `go_on`."""

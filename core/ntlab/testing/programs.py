@@ -8,9 +8,11 @@ from typing import Any
 from ntlab.machine import (
     Acquire,
     Allocate,
+    AllocatePool,
     CompletionPort,
     Compute,
     CopyRead,
+    CreateMapping,
     Dequeue,
     Disk,
     File,
@@ -18,6 +20,8 @@ from ntlab.machine import (
     Free,
     Machine,
     MapFile,
+    MapSystemPages,
+    MapView,
     Post,
     Process,
     Program,
@@ -28,6 +32,7 @@ from ntlab.machine import (
     Sleep,
     SpinLock,
     Touch,
+    UnmapView,
     Write,
 )
 from ntlab.quantities import KIB, MICROSECOND, MILLISECOND
@@ -42,9 +47,10 @@ def exercise(machine: Machine, duration: int = 20 * MILLISECOND, name: str = "ex
     """Set threads going that use all there is, again and again for `duration` ns.
 
     One computes and sleeps, two contend for a spinlock, one touches memory, one reads and writes a disk, one
-    reads a cached file and a mapped one, one moves between processors, whose caches must get its data each
-    time, and one sends packets to another through a completion port. They make no random choice, and all of
-    them end. Returns their process.
+    reads a cached file and a mapped one, one uses two views of shared memory, one the kernel's pool and page
+    tables as a driver does, one moves between processors, whose caches must get its data each time, and one
+    sends packets to another through a completion port. They make no random choice, and all of them end.
+    Returns their process.
     """
     process = machine.create_process(name)
     end = machine.engine.now + duration
@@ -65,6 +71,8 @@ def exercise(machine: Machine, duration: int = 20 * MILLISECOND, name: str = "ex
         "touches": _touches(rounds(), machine),
         "reads": _reads(rounds(), File(name, _disk(machine), 0, BLOCKS * BLOCK)),
         "reads files": _reads_files(rounds(), machine, name),
+        "shares": _shares(rounds(), machine),
+        "drives": _drives(rounds(), machine),
         "moves": _moves(rounds(), machine.scheduler.all_mask),
         "sends": _sends(rounds(), port),
         "receives": _receives(port),
@@ -117,6 +125,43 @@ def _reads_files(rounds: Iterator[int], machine: Machine, name: str) -> Program:
         yield Touch(mapped, number % mapped.pages, 1, accesses=8)
         yield Sleep(20 * US)
     yield Free(mapped)
+
+
+def _shares(rounds: Iterator[int], machine: Machine) -> Program:
+    memory = machine.memory
+    pages = 2 * memory.granularity
+    shared: Any = yield CreateMapping(pages, node=len(memory.nodes) - 1)
+    if shared is None:
+        return
+    views: list[Any] = [(yield MapView(shared, node=0)), (yield MapView(shared, pages // 2))]
+    working_set = shared.region.space.working_set
+    for number in rounds:
+        for view in views:
+            yield Touch(view, 5 * number % view.pages, 1, write=number % 3 == 0, accesses=8)
+        if number % 4 == 3:
+            memory.trim(working_set, memory.oldest(working_set, 4))
+        yield Sleep(40 * US)
+    for view in views:
+        yield UnmapView(view)
+    shared.close()
+
+
+def _drives(rounds: Iterator[int], machine: Machine) -> Program:
+    blocks: list[Any] = []
+    for number in rounds:
+        block: Any = yield AllocatePool(48 << number % 8)
+        if block is not None:
+            yield block.touch(8, write=True)
+            blocks.append(block)
+        mapping: Any = yield MapSystemPages(1 + 100 * number % 1000)
+        if mapping is not None:
+            yield from mapping.touches()
+            machine.system_ptes.unmap(mapping)
+        if len(blocks) > 4:
+            machine.pool.free(blocks.pop(0))
+        yield Sleep(60 * US)
+    for block in blocks:
+        machine.pool.free(block)
 
 
 def _moves(rounds: Iterator[int], processors: int) -> Program:

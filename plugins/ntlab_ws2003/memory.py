@@ -131,16 +131,19 @@ class MemoryManagement:
 
     @hookimpl
     def pages_short(self, memory: Memory, pages: int) -> None:
-        """Trim working sets: first what is above its maximum, then what is above its minimum.
+        """Trim working sets: first what is above its maximum, then what is above its minimum; of these first
+        the oldest pages, where they age; and of those first the largest working set's.
 
         What was changed becomes available when the modified page writer has written it.
         """
         for floor in ("maximum", "minimum"):
-            for working_set in sorted(memory.working_sets, key=_idle, reverse=True):
-                spare = working_set.pages - getattr(working_set, floor)
-                if spare > 0 and pages > 0:
-                    pages -= memory.trim(working_set, memory.oldest(working_set, min(spare, pages)))
+            for age in memory.ages():
+                for working_set in sorted(memory.working_sets, key=_size, reverse=True):
+                    spare = working_set.pages - getattr(working_set, floor)
+                    if spare > 0 and pages > 0:
+                        found = memory.oldest(working_set, min(spare, pages), age)
+                        pages -= memory.trim(working_set, found) if found else 0
 
 
-def _idle(working_set: WorkingSet) -> tuple[int, int]:
-    return working_set.old, working_set.pages
+def _size(working_set: WorkingSet) -> int:
+    return working_set.pages

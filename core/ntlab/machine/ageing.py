@@ -19,6 +19,7 @@ an oldest age of 1, one bit, this is the algorithm called Clock, or second chanc
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntlab.errors import SimulationError
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 ONE_BIT = 1
 """The oldest age where no plugin says more."""
+ANY_AGE = (-1,)
+"""Stands for all pages, those that were accessed since they were last looked at, too."""
 
 LOOK = event_type("Lab-Memory", "Look", "pages accessed oldest")
 
@@ -51,12 +54,13 @@ class _Classes:
     may be out of date, and is looked at again before it is believed.
     """
 
-    def __init__(self, working_set: WorkingSet, oldest_age: int) -> None:
-        self._runs: list[list[PageRun]] = [[] for _ in range(oldest_age + 1)]
+    def __init__(self, working_set: WorkingSet) -> None:
+        self._runs: dict[int, list[PageRun]] = {0: []}
         self._queues: dict[int, deque[PageRun]] = {}  # of ages that pages have been taken of, in order
         for extent in working_set:
             if not extent.accessed:
-                self._runs[extent.age].append(_run(extent))
+                self._runs.setdefault(extent.age, []).append(_run(extent))
+        self.ages = sorted(self._runs, reverse=True)
 
     def come(self, extent: Extent) -> None:
         """A page has come, and is not accessed yet."""
@@ -64,6 +68,7 @@ class _Classes:
         (self._runs[0] if queue is None else queue).append(_run(extent))
 
     def queue(self, ageing: Ageing, working_set: WorkingSet, age: int) -> deque[PageRun]:
+        """The runs of an age that there are, in the order in which they are to go."""
         found = self._queues.get(age)
         if found is None:
             runs = self._runs[age]
@@ -126,7 +131,6 @@ class Ageing:
         self._classes.clear()
         pages = accessed = old = older = 0
         for working_set in memory.working_sets:
-            working_set.old = 0
             for extent in working_set:
                 pages += extent.pages
                 if extent.accessed:
@@ -137,9 +141,8 @@ class Ageing:
                     older += extent.pages
                     extent.age += 1
                 if extent.age == oldest:
-                    working_set.old += extent.pages
+                    old += extent.pages
                 memory.merge(extent)
-            old += working_set.old
         self.looks += pages
         if self._trace_look is not None:
             self._trace_look((self.engine.now, LOOK.id, pages, accessed, old))
@@ -151,22 +154,35 @@ class Ageing:
 
     # -- which pages go -------------------------------------------------------------------------------------
 
-    def oldest(self, working_set: WorkingSet, pages: int) -> list[Extent]:
-        """The oldest pages of a working set, exactly `pages` of them or all, ready for `trim`."""
+    def ages(self) -> Sequence[int]:
+        """See `memory.ages`."""
+        if self.policy.look == "demand":
+            return ANY_AGE
+        ages = {age for working_set in self.memory.working_sets for age in self._by_look(working_set).ages}
+        return sorted(ages.union(ANY_AGE), reverse=True)
+
+    def oldest(self, working_set: WorkingSet, pages: int, age: int) -> list[Extent]:
+        """See `memory.oldest`."""
         pages = min(pages, working_set.pages)
         found: list[Extent] = []
         if self.policy.look == "demand":
             self._go_round(working_set, pages, found)
         else:
-            self._by_age(working_set, pages, found)
+            self._by_age(working_set, pages, age, found)
         return found
 
-    def _by_age(self, working_set: WorkingSet, pages: int, found: list[Extent]) -> None:
+    def _by_look(self, working_set: WorkingSet) -> _Classes:
         classes = self._classes.get(working_set)
         if classes is None:
-            classes = self._classes[working_set] = _Classes(working_set, self.oldest_age)
+            classes = self._classes[working_set] = _Classes(working_set)
+        return classes
+
+    def _by_age(self, working_set: WorkingSet, pages: int, least: int, found: list[Extent]) -> None:
         memory = self.memory
-        for age in range(self.oldest_age, -1, -1):
+        classes = self._by_look(working_set)
+        for age in classes.ages:
+            if age < least:
+                return
             queue = classes.queue(self, working_set, age)
             while queue and pages:
                 run = queue.popleft()
@@ -182,6 +198,8 @@ class Ageing:
                         if stop < run.stop:
                             queue.appendleft(PageRun(run.space, stop, run.stop))
                         return
+        if least >= 0:
+            return
         chosen = set(found)  # only looked up
         for extent in working_set:  # all others have been accessed
             if not pages:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Protocol
 from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.accesses import Accesses
-from ntlab.machine.ageing import create_ageing
+from ntlab.machine.ageing import ANY_AGE, create_ageing
 from ntlab.machine.extents import (
     ACTIVE,
     BAD,
@@ -153,15 +153,14 @@ class WorkingSet(PageList):
 
     `minimum` and `maximum` are pages, and for those to heed who trim. If it is `hard`, it gives up its
     oldest pages for those that come when it is at its maximum; what came in one piece that is too large
-    goes at the end of the event. `trimmed` counts the pages that it ever gave up; `old` those that were
-    of the oldest age when the balance set manager last looked, 0 where it never does. `kernel` says
-    that it is one of the kernel's; `owner` is its process, the system process then.
+    goes at the end of the event. `trimmed` counts the pages that it ever gave up. `kernel` says that it
+    is one of the kernel's; `owner` is its process, the system process then.
 
     Pages that are never trimmed are in one that is not `pageable`.
     """
 
     __slots__ = (
-        "_fitting", "hard", "kernel", "maximum", "minimum", "name", "old", "owner", "pageable", "trimmed",
+        "_fitting", "hard", "kernel", "maximum", "minimum", "name", "owner", "pageable", "trimmed",
     )  # fmt: skip
 
     def __init__(
@@ -189,7 +188,6 @@ class WorkingSet(PageList):
         self.kernel = kernel
         self.pageable = pageable
         self.trimmed = 0
-        self.old = 0
         self._fitting = False  # it is going to be trimmed to its maximum
 
     def __repr__(self) -> str:
@@ -516,11 +514,16 @@ class Memory:
             self.writer.wake()
         return modified + standby
 
-    def oldest(self, working_set: WorkingSet, pages: int) -> list[Extent]:
-        """The oldest pages of a working set, exactly `pages` of them or all, ready for `trim`: by their ages
-        where pages age, else those that came first."""
+    def ages(self) -> Sequence[int]:
+        """The ages to ask `oldest` for, so that the oldest pages of all working sets go first. The last is
+        -1, which is any page; the only one where pages do not age by timer."""
+        return self.ageing.ages() if self.ageing is not None else ANY_AGE
+
+    def oldest(self, working_set: WorkingSet, pages: int, age: int = -1) -> list[Extent]:
+        """The oldest pages of a working set, ready for `trim`: by their ages where pages age, else those that
+        came first. Exactly `pages` of them, or all; fewer if they must be of `age` or older and fewer are."""
         if self.ageing is not None:
-            return self.ageing.oldest(working_set, pages)
+            return self.ageing.oldest(working_set, pages, age)
         found: list[Extent] = []
         for extent in working_set:
             if not pages:

@@ -6,6 +6,7 @@ import random
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, Literal, NewType, Optional
 
 import pytest
@@ -206,7 +207,7 @@ def breaks(what: str) -> Callable[[Machine], None]:
 
     def change(machine: Machine) -> None:
         names = {"machine": machine, "thread": thread, "COMPLETED": COMPLETED, "StoredRun": StoredRun}
-        exec(what, names)
+        exec(what, names | {"copy": copy})
 
     return change
 
@@ -253,6 +254,18 @@ READY, RUNNING, WAITING = 1, 2, 5
         ("p = machine.io.ports[0]; p.packets.append(5); p.posted = 1", "waits for it in vain"),
         ("machine.memory.committed += 1", "memory is inconsistent: commit charge"),
         ("machine.memory.modified.pages += 1", "memory is inconsistent: a list's total is wrong"),
+        ("m = machine.memory.modified; m.head.previous = m.tail", "on one and linked in another"),
+        ("m = machine.memory.modified; m.tail = None", "does not end where it should"),
+        ("machine.memory.modified.append(copy(machine.memory.modified.head))", "some are of no space"),
+        ("machine.memory.modified.head.pages -= 1", "counts its pages wrong"),
+        ("machine.memory.modified.head.region.first += 1", "leaves its region"),
+        ("m = machine.memory.modified.head; m.region = copy(m.region)", "has a wrong owner"),
+        ("machine.memory.modified.head.frame = 100", "used twice or not accounted for"),
+        ("machine.memory.nodes[0].zeroed._ends.clear()", "touch others, or end elsewhere"),
+        ("machine.memory._waiters.append(thread(machine, 'computes', 2))", "though it waits for pages"),
+        ("machine.memory.working_sets.clear()", "working sets that may be trimmed are not known"),
+        ("machine.paging.file.allocate(3, [5 << 40])", "of an address space that does not exist"),
+        ("machine.paging._target = range(3)", "though it writes nothing"),
         ("machine.paging.file._stored.add(5, StoredRun(5, 77, 1))", "both free and used"),
         ("machine.processors[2].level = 3", "processor 2 is at level 3, its work at 2"),
         ("machine.partitions.children[0].processors[0].thread.virtual = None", "is not what its thread"),

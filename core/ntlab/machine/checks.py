@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from operator import is_not
 from types import FrameType, FunctionType, GeneratorType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -299,6 +300,8 @@ class _Contents:
 
     def __init__(self) -> None:
         self._held = [(name, part, dict(vars(part))) for name, part in _parts()]
+        # The same, to be compared in no time: this is done after each event.
+        self._quick = [(vars(part).get, [*before], [*before.values()]) for _, part, before in self._held]
         self._inside = [
             (f"{name}.{key}", value, value.copy())
             for name, _, before in self._held
@@ -308,7 +311,8 @@ class _Contents:
 
     def change(self) -> str:
         """The first thing that is another one now, or "". New names are no change."""
-        for name, part, before in self._held:
+        changed = any(any(map(is_not, map(get, keys), values)) for get, keys, values in self._quick)
+        for name, part, before in self._held if changed else ():
             content = vars(part)
             for key, value in before.items():
                 if content.get(key) is not value:

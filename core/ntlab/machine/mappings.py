@@ -47,6 +47,7 @@ class MappingObject:
         memory = space.memory
         space.release(self.region)
         memory.working_sets.remove(space.working_set)
+        memory.mapping_objects.remove(self)
         del memory.spaces[space.id]
 
 
@@ -85,7 +86,9 @@ def create_mapping(
     memory.mappings += 1
     memory.working_sets.append(working_set)
     memory.spaces[identity] = space
-    return MappingObject(region, node)
+    mapping = MappingObject(region, node)
+    memory.mapping_objects.append(mapping)
+    return mapping
 
 
 class CreateMapping(Request):

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Protocol
 from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.accesses import Accesses
+from ntlab.machine.accounts import check_memory
 from ntlab.machine.ageing import ANY_AGE, create_ageing
 from ntlab.machine.extents import (
     ACTIVE,
@@ -36,7 +37,6 @@ from ntlab.machine.extents import (
     NORMAL_PRIORITY,
     PRIORITIES,
     STANDBY,
-    STATES,
     TRANSITION,
     ZEROED,
     Extent,
@@ -51,6 +51,7 @@ from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
+    from ntlab.machine.mappings import MappingObject
     from ntlab.machine.threads import Process, Thread
 
 ALLOCATION_GRANULARITY = 65536
@@ -349,6 +350,7 @@ class Memory:
         self.writer: Writer | None = None
         self.spaces: dict[int, AddressSpace] = {}
         self.mappings = 0  # file-mapping objects that there ever were
+        self.mapping_objects: list[MappingObject] = []  # those that there are
         self.working_sets: list[WorkingSet] = []  # all that may be trimmed
         self.writes = 0  # under way: each will free its pages
         # Told (first frame, pages) of what is being written to, while somebody must know.
@@ -952,78 +954,8 @@ class Memory:
 
     def check(self) -> None:
         """Compare all accounts with each other. Raises SimulationError where they differ. For tests."""
-        counts = [[0] * STATES for _ in self.nodes]
-        frames: list[tuple[int, int]] = []
-        for node in self.nodes:
-            for state, runs in ((ZEROED, node.zeroed), (FREE, node.free), (BAD, node.bad)):
-                for frame, pages in runs:
-                    counts[node.index][state] += pages
-                    frames.append((frame, pages))
-        listed = [self.modified, self.modified_no_write, self.bad]
-        listed += [standby for node in self.nodes for standby in node.standby]
-        shared = {id(space.working_set): space.working_set for space in self.spaces.values()}
-        listed += shared.values()
-        pageable = [each for each in shared.values() if each.pageable]
-        _require({id(each) for each in pageable} == {id(each) for each in self.working_sets}, "working sets")
-        _require(len(pageable) == len(self.working_sets), "a working set is named twice")
-        for working_set in pageable:
-            fits = working_set.pages <= working_set.maximum or not working_set.hard or working_set._fitting
-            _require(fits, f"{working_set!r} is above its hard maximum")
-        for each in listed:
-            _require(each.pages == sum(extent.pages for extent in each), "a list's total is wrong")
-            _require(all(extent.list is each for extent in each), "an extent is on two lists")
-        committed = 0
-        for space in self.spaces.values():
-            committed += space.committed
-            _require(space.committed == sum(region.charge for region in space.regions), "commit of a process")
-            page = 0
-            for start, extent in space._extents:
-                region = extent.region
-                _require(start == extent.page >= page, f"{extent!r} overlaps the one before it")
-                _require(region.space is space and region in space.regions, f"{extent!r} has a wrong owner")
-                page = extent.page + extent.pages
-                _require(region.first <= start and page <= region.stop, f"{extent!r} leaves its region")
-                counts[extent.node][extent.state] += extent.pages
-                frames.append((extent.frame, extent.pages))
-                node = self.nodes[extent.node]
-                _require(
-                    any(
-                        first <= extent.frame and extent.frame + extent.pages <= stop
-                        for first, stop in node.ranges
-                    ),
-                    f"{extent!r} is not in its node's memory",
-                )
-                wanted = {
-                    ACTIVE: space.working_set,
-                    STANDBY: node.standby[extent.priority],
-                    MODIFIED: self.modified,
-                    MODIFIED_NO_WRITE: self.modified_no_write,
-                }.get(extent.state)
-                _require(extent.list is wanted, f"{extent!r} is on a wrong list")
-                in_transfer = extent.transfer is not None and extent in extent.transfer.extents
-                _require(in_transfer == (extent.state == TRANSITION), f"{extent!r} and its I/O differ")
-        for node in self.nodes:
-            _require(counts[node.index] == node.pages, f"node {node.index} counts its pages wrong")
-            _require(sum(node.pages) == node.installed, f"node {node.index} has lost or made pages")
-        ranges = sorted(each for node in self.nodes for each in node.ranges)
-        _require(sum(stop - first for first, stop in ranges) == self.installed, "frames are missing")
-        end = stop = 0
-        for frame, pages in sorted(frames):
-            if end == stop and ranges:
-                end, stop = ranges.pop(0)
-            _require(frame == end, f"frames {end} to {frame} are used twice or not accounted for")
-            end = frame + pages
-            _require(end <= stop, f"frames {frame} to {end} leave their node's memory")
-        _require(end == stop and not ranges, "frames are missing")
-        if self.ageing is not None:
-            self.ageing.check()
-        _require(committed == self.committed <= self.commit_limit, "commit charge")
+        check_memory(self)
 
 
 def _place(extent: Extent) -> int:
     return extent.page
-
-
-def _require(condition: bool, what: str) -> None:
-    if not condition:
-        raise SimulationError(f"memory is inconsistent: {what}")

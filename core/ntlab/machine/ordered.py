@@ -98,16 +98,19 @@ class Ordered(Generic[V]):
         end = bisect_right(self._keys[chunk], key)
         while chunk >= 0:
             keys, values = self._keys[chunk], self._values[chunk]
-            yield from zip(reversed(keys[:end]), reversed(values[:end]), strict=True)
+            for at in range(end - 1, -1, -1):
+                yield keys[at], values[at]
             chunk -= 1
-            end = CHUNK
+            end = len(self._keys[chunk])
 
     def up(self, key: int) -> Iterator[tuple[int, V]]:
         """The keys above `key` with their values, ascending. Nothing may change meanwhile."""
         chunk = bisect_right(self._parts, key)
         begin = bisect_right(self._keys[chunk], key)
         while chunk < len(self._keys):
-            yield from zip(self._keys[chunk][begin:], self._values[chunk][begin:], strict=True)
+            keys, values = self._keys[chunk], self._values[chunk]
+            for at in range(begin, len(keys)):
+                yield keys[at], values[at]
             chunk += 1
             begin = 0
 
@@ -127,6 +130,9 @@ class Ordered(Generic[V]):
         """The keys with their values, ascending."""
         for keys, values in zip(self._keys, self._values, strict=True):
             yield from zip(keys, values, strict=True)
+
+    def __bool__(self) -> bool:
+        return bool(self._keys[0])
 
     def __len__(self) -> int:
         return sum(map(len, self._keys))

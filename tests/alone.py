@@ -3,12 +3,14 @@
 The plugin's name is a part of the tox environment's, as in `py311-numa_home-lowest`. Every other built-in
 plugin is taken out of the installed distribution, its code and its entry point: absent, not merely unused.
 What stays besides is what the plugin requires, and the baseline, to which its experiments compare it.
+Experiments that show it together with what is absent go too; tests that need them skip then.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Collection
 from configparser import RawConfigParser
 from importlib import metadata
@@ -40,6 +42,17 @@ def remove_all_but(kept: Collection[str]) -> None:
                     path.unlink(missing_ok=True)
     with listing.open("w", encoding="utf-8") as file:
         groups.write(file)
+    shipped = [path for name, path in files.items() if "/experiments/" in name and path.suffix == ".toml"]
+    for path in shipped:
+        if path.exists() and not used(path) <= set(kept):
+            path.unlink()
+
+
+def used(experiment: Path) -> set[str]:
+    """The plugins that an experiment uses in any of its arms."""
+    content = tomllib.loads(experiment.read_text(encoding="utf-8"))
+    tables = [content, *content["arms"].values()]
+    return {content["workload"]["use"].partition(".")[0]}.union(*(each.get("plugins", {}) for each in tables))
 
 
 def main(environment: str, *arguments: str) -> int:

@@ -10,6 +10,7 @@ from ntlab.hooks import hookimpl
 from ntlab.machine import Memory, Region, Thread
 from ntlab.plugin import option, plugin, state
 from ntlab.quantities import Share
+from ntlab_numa_home.paged import PagedOut
 from ntlab_numa_home.workloads import Wanderers
 
 
@@ -18,7 +19,7 @@ from ntlab_numa_home.workloads import Wanderers
     summary="Memory comes from a thread's ideal node, and from the nearest one when that has none.",
     release="ws2008",
     ledger=("N4", "N5"),
-    workloads=(Wanderers,),
+    workloads=(Wanderers, PagedOut),
     neutral={"allocation": "current", "fallback": "any"},
 )
 class NumaHome:

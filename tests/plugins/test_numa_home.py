@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 import ntlab
 from ntlab.errors import UserError
 from ntlab.hooks import Mode
+from ntlab.lab.registry import installed
 from ntlab.machine import Machine, RunOn, Touch
 from ntlab.testing import boot, conformance
 from ntlab.topology import Tables, Topology, load
 from ntlab_numa_home import NumaHome
+from ntlab_numa_home.paged import PagedOut
 from ntlab_numa_home.workloads import Wanderers
 from ntlab_ws2003 import Ws2003
 
@@ -256,3 +258,88 @@ def test_it_runs_on_real_machines(file: Path) -> None:
     after, _ = measure(tables, [Ws2003(), NumaHome()], away=0.4, bursts=4)
     assert after["remote_share"] == 0
     assert (before["remote_share"] > 0.2) == (tables.nodes > 1)
+
+
+# -- memory that comes back from the paging file -------------------------------------------------------------
+
+with_paging = pytest.mark.skipif(
+    not {"paging_writes", "standby_migration"} <= set(installed().names()),
+    reason="the experiment needs plugins that are not installed",
+)
+SMALL = {"max_cluster": "64 KiB", "max_read": "64 KiB", "gather_neighbours": False, "fill_cluster": False}
+
+
+@with_paging
+@pytest.mark.parametrize(
+    ("change", "fail"),
+    [
+        (
+            {f"paging_writes.{option}": value for option, value in SMALL.items()},
+            {"mixed", "home-large", "migrate", "reads", "worth"},
+        ),
+        ({"standby_migration.minimum_benefit": "1 h"}, {"migrate", "worth"}),
+        ({"workload.moved": "for_good"}, {"node", "mixed", "home-large", "migrate", "worth"}),
+    ],
+)
+def test_claims_about_paging_fail_without_what_they_are_about(change: dict[str, Any], fail: set[str]) -> None:
+    """Large transfers, moving standby pages, threads that are away. The kit takes this plugin away."""
+    found = ntlab.run("numa-paging", set=change).claims
+    assert {f.claim.id.removeprefix("numa-paging-") for f in found if not f.holds} == fail
+
+
+@with_paging
+@pytest.mark.skipif(not HWLOC.is_dir(), reason="the real descriptions are not here")
+def test_large_reads_mix_the_memory_of_64_real_nodes() -> None:
+    """A read of 1 MiB holds pieces of 16 nodes there, too: the other 48 wait for their own reads."""
+    file = str(HWLOC / "256ia64-64n2s2c.xml")
+    found = ntlab.run("numa-paging", hardware=file, seeds=1, set={"workload.pieces": 2})
+    remote = {name: arm.metrics["remote_share"].mean for name, arm in found.arms.items()}
+    assert remote["large_home"] == pytest.approx(15 / 16, abs=0.05)
+    assert (remote["home"], remote["after"], remote["moved_before"], remote["moved_home"]) == (0, 0, 0, 1)
+
+
+@with_paging
+@settings(max_examples=15, deadline=None)
+@given(
+    nodes=st.integers(1, 5),
+    pieces=st.integers(1, 6),
+    piece=st.sampled_from([1, 5, 16, 64]),
+    away=st.sampled_from([0.0, 0.5]),
+    ours=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_pages_are_where_the_trace_says_that_their_reader_was(
+    nodes: int, pieces: int, piece: int, away: float, ours: bool, seed: int
+) -> None:
+    """A page is as far away as the node that its reader had it brought to; the rest is whose page it is."""
+    registry = installed()
+    others = [registry.plugin("paging_writes").info.cls()] + [NumaHome()] * ours
+    machine = boot(plugins=[Ws2003(), *others], tables=flat(nodes), seed=seed, trace=True)
+    workload = PagedOut(pieces=pieces, piece=piece * 4096, away=away)
+    workload.start(machine)
+    machine.run()
+    machine.check()
+    measured = {metric.name: metric.value for metric in workload.measure(machine)}
+    (space,) = machine.memory.spaces.values()
+    (region,) = space.regions
+    elsewhere = 0
+    for record in machine.tracer.records("Allocate"):
+        for page in range(int(record["page"]), int(record["page"]) + int(record["pages"])):
+            if region.first <= page < region.stop:  # what was filled was filled at home
+                elsewhere += int(record["home"]) != (page - region.first) // piece % nodes
+    total = nodes * pieces * piece
+    assert measured["stranded_share"] == measured["remote_share"] == elsewhere / total
+    assert measured["reads"] <= pieces * nodes
+
+
+def test_mistakes_about_paging_are_named() -> None:
+    with pytest.raises(UserError, match="no paging file"):
+        PagedOut().start(boot(plugins=[Ws2003(paging_file=0)]))
+    with pytest.raises(UserError, match="commit limit"):
+        PagedOut(pieces=1 << 20).start(boot(plugins=[Ws2003()]))
+    machine = boot(plugins=[Ws2003()])
+    workload = PagedOut()
+    workload.start(machine)
+    machine.run(1000)
+    with pytest.raises(UserError, match="duration: the run ended before"):
+        workload.measure(machine)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from math import log2
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -21,15 +21,27 @@ TRACES = Path(__file__).parent / "traces"
 SUFFIX = ".trace.gz"
 
 
-def bounded(machine: Machine, name: str, pages: int, frames: int) -> Region:
-    """A region of `pages` pages in a new process whose working set never holds more than `frames`."""
-    space = machine.memory.space(machine.create_process(name))
-    working_set = space.working_set
-    working_set.minimum, working_set.maximum, working_set.hard = 0, frames, True
-    region = space.allocate(pages)
+def unbounded(machine: Machine, name: str, pages: int) -> Region:
+    """A region of `pages` pages in a new process."""
+    region = machine.memory.space(machine.create_process(name)).allocate(pages)
     if region is None:
         raise UserError(f"{pages} pages cannot be committed", expected="a machine with more memory")
     return region
+
+
+def bounded(machine: Machine, name: str, pages: int, frames: int) -> Region:
+    """The same, in a process whose working set never holds more than `frames`."""
+    region = unbounded(machine, name, pages)
+    working_set = region.space.working_set
+    working_set.minimum, working_set.maximum, working_set.hard = 0, frames, True
+    return region
+
+
+def leave(machine: Machine, frames: int) -> None:
+    """Let the non-paged pool take all memory but so many pages."""
+    ballast = machine.memory.available - frames
+    if ballast < 0 or (ballast and machine.sections.nonpaged(ballast) is None):
+        raise UserError(f"{frames} pages of memory", expected="a machine that has them, and a paging file")
 
 
 def compared(pages: Sequence[int], frames: int, faults: int) -> list[Metric]:
@@ -114,11 +126,19 @@ class References:
 
 @workload(name="periods", summary="Pages that are used again each so many seconds, some often, some seldom.")
 class Periods:
-    """Each page has a period and is touched in each such round, beginning with a random one. Which page has
-    which period is random, how many have each is not. In a round pages are touched by address."""
+    """Each page has a period and is touched in each such round, beginning with a random one. In a round pages
+    are touched by address.
 
+    They are one program's, which page has which period is random, and its working set is limited. Or those of
+    each period are a program of their own, the programs take turns in a round, and it is the machine's memory
+    that is limited: the non-paged pool has the rest.
+    """
+
+    processes: Literal["one", "each"] = option(
+        default="one", help="One program with all pages, or one for each period."
+    )
     pages: int = option(default=300, help="Pages in all.", minimum=1)
-    memory: Share = option(default=Share(0.72), help="The share of them that the working set may hold.")
+    memory: Share = option(default=Share(0.72), help="The share of them that there is memory for.")
     periods: tuple[int, ...] = option(default=(1, 3, 5, 7, 40), help="How many rounds apart pages are used.")
     weights: tuple[int, ...] = option(
         default=(20, 15, 15, 15, 35), help="How many of the pages have each period, in parts."
@@ -126,9 +146,9 @@ class Periods:
     rounds: int = option(default=120, help="How often.", minimum=1)
     round: Duration = option(default=Duration(SECOND), help="How long a round is.", minimum=1000)
 
-    _rounds: list[list[int]] = state(list)
+    _flat: list[int] = state(list)  # all pages touched, in order
     _entropy: list[float] = state(list)
-    _space: AddressSpace = attrs.field(init=False, repr=False, eq=False)
+    _spaces: list[AddressSpace] = state(list)
 
     def start(self, machine: Machine) -> None:
         if len(self.periods) != len(self.weights) or min(self.periods, default=0) < 1:
@@ -141,17 +161,41 @@ class Periods:
             raise UserError(
                 f"weights {list(self.weights)}", where="workload.weights", expected="none below 0, one above"
             )
-        region = bounded(machine, "periodic.exe", self.pages, self.frames)
-        self._space = region.space
+        if self.processes == "one":
+            regions = [bounded(machine, "periodic.exe", self.pages, self.frames)]
+            groups = [self._shared_out()]
+        else:
+            groups = [[period for period in self._shared_out() if period == one] for one in self.periods]
+            groups = [group for group in groups if group]
+            regions = [unbounded(machine, f"period{group[0]}.exe", len(group)) for group in groups]
+            leave(machine, self.frames)
+        self._spaces = [region.space for region in regions]
         stream = machine.streams.stream("page_ages", "periods")
-        periods = self._shared_out()
-        stream.shuffle(periods)
-        phases = [stream.randrange(period) for period in periods]
-        for number in range(self.rounds):
-            self._rounds.append(
-                [page for page in range(self.pages) if number % periods[page] == phases[page]]
+        rounds: list[list[list[int]]] = []  # of each program, of each round
+        for periods in groups:
+            stream.shuffle(periods)
+            phases = [stream.randrange(period) for period in periods]
+            rounds.append(
+                [
+                    [page for page, period in enumerate(periods) if number % period == phases[page]]
+                    for number in range(self.rounds)
+                ]
             )
-        machine.create_thread(region.space.process, self._program(machine, region))
+        first = 0
+        firsts = []
+        for periods in groups:
+            firsts.append(first)
+            first += len(periods)
+        self._flat = [
+            first + page
+            for number in range(self.rounds)
+            for first, due in zip(firsts, rounds, strict=True)
+            for page in due[number]
+        ]
+        for turn, (region, due) in enumerate(zip(regions, rounds, strict=True), 1):
+            # Between the beginnings of rounds, when pages are looked at.
+            at = self.round * turn // (len(regions) + 1)
+            machine.create_thread(region.space.process, self._program(machine, region, due, at))
 
     def _shared_out(self) -> list[int]:
         """The period of each page, as exactly by weight as whole pages allow."""
@@ -164,26 +208,25 @@ class Periods:
 
     @property
     def frames(self) -> int:
-        """Pages that the working set may hold."""
+        """Pages that there is memory for."""
         return max(1, int(self.memory * self.pages))
 
-    def _program(self, machine: Machine, region: Region) -> Iterator[Any]:
+    def _program(self, machine: Machine, region: Region, rounds: list[list[int]], at: int) -> Iterator[Any]:
         engine, ageing = machine.engine, machine.memory.ageing
-        for number, pages in enumerate(self._rounds):
-            # In the middle of a round, so that pages are looked at between rounds.
-            yield Sleep(max(0, number * self.round + self.round // 2 - engine.now))
-            if ageing is not None and number:
-                self._entropy.append(entropy(ageing.histogram(region.space.working_set)))
+        for number, pages in enumerate(rounds):
+            yield Sleep(max(0, number * self.round + at - engine.now))
+            if ageing is not None and number and region.space is self._spaces[0]:
+                histograms = [ageing.histogram(space.working_set) for space in self._spaces]
+                self._entropy.append(entropy([sum(counts) for counts in zip(*histograms, strict=True)]))
             for page in pages:
                 yield Touch(region, page, 1, accesses=0)
         yield Free(region)  # there is nothing left to look at
 
     def measure(self, machine: Machine) -> list[Metric]:
-        flat = [page for pages in self._rounds for page in pages]
-        faults = self._space.faults
+        faults = sum(space.faults for space in self._spaces)
         return [
-            *compared(flat, self.frames, faults),
-            Metric("refaults", faults - len(set(flat))),
+            *compared(self._flat, self.frames, faults),
+            Metric("refaults", faults - len(set(self._flat))),
             Metric("age_entropy", sum(self._entropy) / (len(self._entropy) or 1), "bit"),
             looks(machine),
         ]

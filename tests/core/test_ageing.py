@@ -26,6 +26,7 @@ from ntlab.machine import (
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, SECOND, Duration
 from ntlab.testing import boot, small_tables
+from ntlab_ws2003 import Ws2003
 
 PAGE = 4 * KIB
 PACE = 1000
@@ -42,7 +43,9 @@ class Ages:
     @hookimpl
     def memory_policy(self) -> MemoryPolicy:
         nothing = Duration(0)
-        return MemoryPolicy(demand_zero_fault=nothing, transition_fault=nothing, zeroing=nothing)
+        return MemoryPolicy(
+            demand_zero_fault=nothing, transition_fault=nothing, zeroing=nothing, working_set_minimum=0
+        )
 
     @hookimpl
     def ageing_policy(self) -> AgeingPolicy:
@@ -168,6 +171,30 @@ def by_timer(trace: Sequence[int], capacity: int, bits: int, each: int, backward
     return found
 
 
+def short_of_memory(trace: Sequence[tuple[int, int]], frames: int, bits: int, each: int) -> list[int]:
+    """The same for several programs that share the memory: whoever needs a page takes the oldest one there
+    is, of the largest working set that has one of that age, the one that came first."""
+    rings: dict[int, OrderedDict[int, tuple[bool, int]]] = {}  # accessed, age; by program
+    found, oldest = [], 2**bits - 1
+    for place, (program, page) in enumerate(trace):
+        rings.setdefault(program, OrderedDict())
+        if place and place % each == 0:
+            for ring in rings.values():
+                for other, (bit, age) in ring.items():
+                    ring[other] = False, 0 if bit else min(age + 1, oldest)
+        if page not in rings[program]:
+            found.append(place)
+            if sum(map(len, rings.values())) >= frames:
+                # -1 stands for an accessed page; max() gives the first of equals
+                key = {number: max(-1 if bit else age for bit, age in ring.values())
+                       for number, ring in rings.items() if ring}  # fmt: skip
+                victim = max(key, key=lambda number: (key[number], len(rings[number])))
+                ring = rings[victim]
+                del ring[next(p for p, (bit, age) in ring.items() if (-1 if bit else age) == key[victim])]
+        rings[program][page] = True, 0
+    return found
+
+
 traces = st.lists(st.integers(0, 11), min_size=1, max_size=120)
 capacities = st.integers(1, 9)
 bits = st.integers(1, 4)
@@ -191,6 +218,37 @@ def test_looks_by_timer(trace: list[int], capacity: int, bits: int, each: int, b
         trace, capacity, pace=PACE, look="timer", bits=bits, period=each * PACE, backwards=backwards
     )
     assert found == by_timer(trace, capacity, bits, each, backwards)
+
+
+@given(
+    trace=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), min_size=1, max_size=120),
+    frames=st.integers(2, 12),
+    bits=bits,
+    each=st.integers(1, 40),
+)
+def test_short_of_memory(trace: list[tuple[int, int]], frames: int, bits: int, each: int) -> None:
+    """By the rules of Server 2003, but with no pages that every working set keeps."""
+    machine = boot(
+        plugins=[Ws2003(), Ages(bits=bits, period=each * PACE)],
+        tables=small_tables(1, memory=frames * PAGE),
+    )
+    numbers = dict.fromkeys(number for number, _ in trace)  # in the order in which they come
+    regions = {number: region_of(machine, 6) for number in numbers}
+    found = []
+
+    def program() -> Iterator[Any]:
+        for place, (number, page) in enumerate(trace):
+            space = regions[number].space
+            before = space.faults
+            yield Touch(regions[number], page, 1, accesses=0)
+            if space.faults > before:
+                found.append(place)
+            yield Compute(PACE)
+
+    machine.create_thread(machine.create_process("all"), program())
+    machine.run()
+    machine.check()
+    assert found == short_of_memory(trace, frames, bits, each)
 
 
 # -- extents ----------------------------------------------------------------------------------------------

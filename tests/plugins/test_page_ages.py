@@ -24,7 +24,14 @@ from ntlab_ws2003 import Ws2003
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RECORDED = SHARED / "references"
 shared = pytest.mark.skipif(not RECORDED.is_dir(), reason="no shared data")
-EXPERIMENTS = ("page-ages-mixed", "page-ages-short", "page-ages-scan", "page-ages-trace", "page-ages-clock")
+EXPERIMENTS = (
+    "page-ages-mixed",
+    "page-ages-short",
+    "page-ages-scan",
+    "page-ages-programs",
+    "page-ages-trace",
+    "page-ages-clock",
+)
 
 test_conformance = conformance("page_ages")
 
@@ -75,6 +82,9 @@ def failing(experiment: str, **change: Any) -> set[str]:
         ),
         ("page-ages-short", {"ws2003.ageing": "none"}, {"page-ages-one-bit-is-too-few"}),
         ("page-ages-scan", {"ws2003.ageing": "none"}, {"page-ages-hurt", "page-ages-hurt-up-to-lru"}),
+        ("page-ages-programs", {"ws2003.ageing": "none"}, {"page-ages-whose", "page-ages-whose-lru"}),
+        # With memory for all there is nothing to choose.
+        ("page-ages-programs", {"workload.memory": 1.0}, {"page-ages-whose", "page-ages-whose-lru"}),
         (
             "page-ages-trace",
             {"ws2003.ageing": "none"},
@@ -114,7 +124,7 @@ def test_without_what_it_is_about_a_claim_fails(
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
 @pytest.mark.parametrize(
     ("experiment", "hardware"),
-    zip(EXPERIMENTS, ["96em64t-4n4d3ca2co-pci.xml", "256ia64-64n2s2c.xml"] * 3, strict=False),
+    list(zip(EXPERIMENTS, ["96em64t-4n4d3ca2co-pci.xml", "256ia64-64n2s2c.xml"] * 3, strict=False)),
 )
 def test_on_other_machines(experiment: str, hardware: str) -> None:
     """Ages are of pages, not of nodes: the claims hold whatever the machine."""
@@ -298,6 +308,21 @@ def test_pages_come_round_by_their_periods() -> None:
     assert found["hit_ratio"] == pytest.approx(1 - 30 / (8 * 10 + 2 * 20))
 
 
+def test_each_period_a_program() -> None:
+    """Two programs, of 10 and 20 pages, take turns; all fit, and what is compared is what was touched."""
+    workload = Periods(processes="each", pages=30, periods=(1, 4, 9), weights=(1, 2, 0), rounds=8, memory=1.0)
+    machine = boot(1, [Ws2003(ageing="timer")], seed=1, trace=True)
+    workload.start(machine)
+    assert machine.memory.available == 30
+    machine.run()
+    found = {metric.name: metric.value for metric in workload.measure(machine)}
+    assert (found["faults"], found["lru_faults"], found["belady_faults"]) == (30, 30, 30)
+    assert found["hit_ratio"] == pytest.approx(1 - 30 / (8 * 10 + 2 * 20))
+    assert sorted(p.name for p in machine.processes.values() if p.id != 4) == ["period1.exe", "period4.exe"]
+    records = list(machine.tracer.records("PageFault/DemandZeroFault"))
+    assert {record.time // (SECOND // 3) % 3 for record in records} == {1, 2}
+
+
 def test_entropy() -> None:
     assert entropy([5, 0, 5, 0]) == 1
     assert entropy([2, 2, 2, 2]) == 2
@@ -341,6 +366,10 @@ def test_traces_that_cannot_be(change: dict[str, Any], message: str) -> None:
         ({"periods": (1,), "weights": (0,)}, r"workload\.weights: .*one above"),
         ({"periods": (1, 2), "weights": (1, -1)}, r"workload\.weights: .*none below 0"),
         ({"pages": 1 << 40}, "cannot be committed; expected a machine with more memory"),
+        (
+            {"pages": 300_000, "processes": "each", "memory": 1.0},
+            "300000 pages of memory; expected a machine",
+        ),
     ],
 )
 def test_periods_that_cannot_be(change: dict[str, Any], message: str) -> None:

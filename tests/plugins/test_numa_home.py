@@ -229,6 +229,18 @@ def test_timing_errs_by_no_more_than_its_noise(noise: float, seed: int) -> None:
     assert machine.hooks.fallback_order(machine.memory, 5) == found
 
 
+def test_timing_errs_to_both_sides() -> None:
+    """Of 16 latencies that are 479 ns but for a few, some are taken for less and some for more."""
+    tables = load("superdome").freeze()
+    plugin = NumaHome(noise=0.1)
+    machine = boot(plugins=[Ws2003(), plugin], tables=tables)
+    found = [
+        ns / true for ns, true in zip(plugin._distances(machine.memory, 3), tables.latency[3], strict=True)
+    ]
+    assert 0.9 <= min(found) < 0.95
+    assert 1.05 < max(found) <= 1.1
+
+
 @pytest.mark.skipif(not HWLOC.is_dir(), reason="the real descriptions are not here")
 def test_a_firmware_that_tells_the_truth_is_as_good_as_timing() -> None:
     tables = load(str(HWLOC / "256ia64-64n2s2c.xml")).freeze()

@@ -116,6 +116,15 @@ def test_blocks_never_overlap_and_go_back_to_their_part(
     assert machine.counters()[r"Memory\Pool Nonpaged Allocs"] == 0
 
 
+def test_a_growth_of_the_pool_is_used_up_before_the_next() -> None:
+    machine = machine_of(1)
+    blocks = [ask(machine, AllocatePool(2048)) for _ in range(2 * 16)]  # 64 KB: the first growth
+    assert len({(block.region, block.page, block.offset) for block in blocks}) == 32
+    assert len({block.region for block in blocks}) == 1
+    assert ask(machine, AllocatePool(2048)).region is not blocks[0].region
+    assert machine.counters()[r"Memory\Pool Nonpaged Bytes"] == 2 * 65536
+
+
 def test_one_pool_gives_the_block_that_came_back_last() -> None:
     machine = machine_of(2)
     first, second = (ask(machine, AllocatePool(100), node) for node in (0, 1))

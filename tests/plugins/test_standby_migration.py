@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine import Machine, Touch
 from ntlab.machine.extents import ACTIVE, FREE, STANDBY, ZEROED
+from ntlab.quantities import Duration
 from ntlab.testing import boot, conformance
 from ntlab.topology import Tables, Topology, load
 from ntlab_standby_migration import StandbyMigration
@@ -112,6 +113,15 @@ def test_what_may_be_taken_for_it(room: Any) -> None:
     assert region.pages_by_node() == ({0: 100} if room == "available" else {0: 56, 1: 44})
     assert machine.memory.nodes[0].pages[STANDBY] == (156 if room == "available" else 200)
     assert machine.memory.nodes[1].pages[FREE] == (100 if room == "available" else 56)
+
+
+@pytest.mark.parametrize(("benefit", "moved"), [(50, 40), (51, 0)])
+def test_the_least_benefit_is_what_an_access_gains(benefit: int, moved: int) -> None:
+    """150 ns from there, 100 ns at home."""
+    plugins = [Ws2003(paging_file=0), StandbyMigration(minimum_benefit=Duration(benefit))]
+    machine = boot(plugins=plugins, tables=pair(100, 150))
+    reference(machine, standby_on(machine, 1, 40))
+    assert machine.memory.migrated == moved
 
 
 def test_a_home_without_a_page_changes_nothing() -> None:

@@ -40,7 +40,7 @@ def test_a_small_machine_has_the_shape_it_is_asked_for() -> None:
 def test_exercise_uses_all_there_is_and_ends(machine: object) -> None:
     made: Machine = machine()  # type: ignore[operator]
     process = exercise(made, 5 * MS)
-    assert process.threads == 11
+    assert process.threads == 12
     host = made.partition.host if made.partition is not None else made
     host.run()
     assert process.threads == 0
@@ -53,6 +53,7 @@ def test_exercise_uses_all_there_is_and_ends(machine: object) -> None:
         "PageFault/TransitionFault",
         "PoolAllocate",
         "PageTable",
+        "KernelTrim",
         "FileIo/Read",
         "PerfInfo/ISR",
         "Thread/CSwitch",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ntlab.machine import (
+    PAGED_POOL,
     Acquire,
     Allocate,
     AllocatePool,
@@ -48,9 +49,9 @@ def exercise(machine: Machine, duration: int = 20 * MILLISECOND, name: str = "ex
 
     One computes and sleeps, two contend for a spinlock, one touches memory, one reads and writes a disk, one
     reads a cached file and a mapped one, one uses two views of shared memory, one the kernel's pool and page
-    tables as a driver does, one moves between processors, whose caches must get its data each time, and one
-    sends packets to another through a completion port. They make no random choice, and all of them end.
-    Returns their process.
+    tables as a driver does, one paged pool, one moves between processors, whose caches must get its data each
+    time, and one sends packets to another through a completion port. They make no random choice, and all of
+    them end. Returns their process.
     """
     process = machine.create_process(name)
     end = machine.engine.now + duration
@@ -73,6 +74,7 @@ def exercise(machine: Machine, duration: int = 20 * MILLISECOND, name: str = "ex
         "reads files": _reads_files(rounds(), machine, name),
         "shares": _shares(rounds(), machine),
         "drives": _drives(rounds(), machine),
+        "serves": _serves(rounds(), machine),
         "moves": _moves(rounds(), machine.scheduler.all_mask),
         "sends": _sends(rounds(), port),
         "receives": _receives(port),
@@ -162,6 +164,19 @@ def _drives(rounds: Iterator[int], machine: Machine) -> Program:
         yield Sleep(60 * US)
     for block in blocks:
         machine.pool.free(block)
+
+
+def _serves(rounds: Iterator[int], machine: Machine) -> Program:
+    memory, pool = machine.memory, machine.sections.space(PAGED_POOL)
+    region = pool.allocate(20)
+    if region is None:
+        return
+    for number in rounds:
+        yield Touch(region, 3 * number % 20, 1, accesses=8)
+        if number % 5 == 4:
+            memory.trim(pool.working_set, memory.oldest(pool.working_set, 3))
+        yield Sleep(60 * US)
+    pool.release(region)
 
 
 def _moves(rounds: Iterator[int], processors: int) -> Program:

@@ -17,8 +17,10 @@ for a single line: each cache counts how many lines of each footprint it holds. 
   processor take all of it out of them.
 
 A thread uses its footprint whenever a processor begins to run it, and by the request `Reuse`. It keeps its
-processor and makes no progress until the lines are there. A thread that loses the processor before that
-keeps what has come. Where no thread has a footprint, nothing of this exists.
+processor and makes no progress until the lines are there. If it loses the processor before that, what is on
+its way still comes, and next time it waits for as many lines as it had yet to get, not for those that it
+lost again meanwhile; and once it has them it does some work before the next use. So threads that push each
+other's data out get on slowly, but they do. Where no thread has a footprint, nothing of this exists.
 """
 
 from __future__ import annotations
@@ -206,6 +208,8 @@ class Caches:
         self._ways: dict[int, tuple[Cache, ...]] = {}
         self._used: dict[Thread, Footprint] = {}
         self._waiting: dict[Thread, _Refill] = {}
+        self._owed: dict[Thread, int] = {}  # how many lines are to come, of a use that was cut short
+        self._ready: dict[Thread, tuple[int, int]] = {}  # run time and work of a thread when a use was over
         self._watching = False  # context switches: from the first footprint of a thread on
         self._trace = machine.tracer.emitter(REFILL)
 
@@ -324,8 +328,8 @@ class Caches:
 
     def assign(self, thread: Thread, footprint: Footprint | None) -> None:
         """Say what a thread uses whenever a processor begins to run it from now on; None: nothing."""
+        self.thread_ended(thread)
         if footprint is None:
-            self._used.pop(thread, None)
             return
         self._used[thread] = footprint
         if not self._watching:
@@ -364,7 +368,8 @@ class Caches:
 
     def thread_ended(self, thread: Thread) -> None:
         """Forget a thread. What the caches hold for it stays until others push it out."""
-        self._used.pop(thread, None)
+        for remembered in (self._used, self._owed, self._ready):
+            remembered.pop(thread, None)
 
     # -- a use ---------------------------------------------------------------------------------------------
 
@@ -426,6 +431,7 @@ class Caches:
             and not new.raised
             and new.apcs is None
             and not self.machine.memory.accesses.under_way(new)
+            and self._ready.pop(new, None) != (new.run_time, new.remaining)
             and self._use(processor, new)
         ):
             self._waiting[new].hold()
@@ -433,13 +439,28 @@ class Caches:
     def _use(self, processor: Processor, thread: Thread) -> bool:
         """A thread that has just got its processor, or asks for it, uses its footprint. Whether it waits."""
         footprint = self._used[thread]
-        parts = self.missing(processor.index, footprint)
+        parts, stop = self.missing(processor.index, footprint), self.lines(footprint)
+        owed = self._owed.pop(thread, None)
+        if owed is not None and parts:
+            parts = self._first(footprint, parts, owed)
+            stop = parts[-1].stop
         self._begin_use(processor, footprint, parts)
         if not parts:
-            self._fill(processor, footprint, self.lines(footprint))
+            self._fill(processor, footprint, stop)
             return False
-        self._waiting[thread] = _Refill(self, processor, thread, footprint, parts)
+        self._waiting[thread] = _Refill(self, processor, thread, footprint, parts, stop)
         return True
+
+    def _first(self, footprint: Footprint, parts: list[Part], lines: int) -> list[Part]:
+        """The first so many lines of all parts."""
+        chosen = []
+        for part in parts:
+            stop = min(part.stop, part.first + lines)
+            lines -= stop - part.first
+            chosen.append(self._part(footprint, part.first, stop, part.level, part.node, part.latency))
+            if not lines:
+                break
+        return chosen
 
     # -- what must be true between two events --------------------------------------------------------------
 
@@ -479,17 +500,25 @@ class _Refill:
         "processor",
         "remaining",
         "since",
+        "stop",
         "thread",
     )
 
     def __init__(
-        self, caches: Caches, processor: Processor, thread: Thread, footprint: Footprint, parts: list[Part]
+        self,
+        caches: Caches,
+        processor: Processor,
+        thread: Thread,
+        footprint: Footprint,
+        parts: list[Part],
+        stop: int,
     ) -> None:
         self.caches = caches
         self.processor = processor
         self.thread = thread
         self.footprint = footprint
         self.parts = parts[::-1]  # the next one is the last
+        self.stop = stop  # up to which line they are there then
         self.remaining = self.fraction = 0  # the thread's own work
         self.since = caches.machine.engine.now
         self.flow: Flow | None = None
@@ -523,7 +552,7 @@ class _Refill:
         if self.parts:
             self._begin(None)
             return
-        self.caches._fill(self.processor, self.footprint, self.caches.lines(self.footprint))
+        self.caches._fill(self.processor, self.footprint, self.stop)
         # The thread goes on with its own work; the time so far was spent waiting.
         scheduler, processor = self.caches.machine.scheduler, self.processor
         if processor.level:  # it goes on when that is over
@@ -534,22 +563,30 @@ class _Refill:
             scheduler.restart(processor)
 
     def suspend(self) -> None:
-        """The thread loses its processor: what is still on its way is lost."""
+        """The thread loses its processor. The line that is on its way still comes."""
         assert self.flow is not None
         left = self._links.stop(self.flow)
-        part = self.parts[-1]
+        owed = sum(part.stop - part.first for part in self.parts)
         if self.flow.action == self._arrived:
+            part = self.parts[-1]
             whole = part.work * NOMINAL
-            self._account(part, (part.stop - part.first) * (whole - left) // whole if whole else 0)
-        self._let_go()
+            lines = part.stop - part.first
+            come = -(-lines * (whole - left) // whole) if whole else lines
+            self._account(part, come)
+            owed -= come
+        if owed:
+            self.caches._owed[self.thread] = owed
+        self._let_go(ready=not owed)
 
     def _account(self, part: Part, lines: int) -> None:
         time = self.caches.machine.engine.now - self.since
         self.caches._brought(self.processor, self.footprint, part, lines, time, self.thread)
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, ready: bool = True) -> None:
         thread = self.thread
         del self.caches._waiting[thread]
+        if ready and self.remaining:
+            self.caches._ready[thread] = thread.run_time, self.remaining
         if thread.apcs is not None:
             thread.apcs.left = self.remaining  # an APC came in between, and has put the wait aside
         else:

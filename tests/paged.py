@@ -7,10 +7,11 @@ from typing import Any
 
 from ntlab.hooks import hookimpl
 from ntlab.machine import FlushModifiedList, IoPolicy, Paging, PagingPolicy, Region, Request, Touch
-from ntlab.machine.paging import number
+from ntlab.machine.paging import FILE_END, FILE_READ, FILE_WRITE, number
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, Size
 from ntlab.testing import boot, small_tables
+from ntlab.tracing import Tracer
 
 PAGE = 4 * KIB
 
@@ -135,3 +136,49 @@ class Box:
     def check(self) -> None:
         self.machine.memory.check()
         self.paging.check()
+
+
+class Contents:
+    """What is on the disk, page by page: each write of a page gives it a new version when it ends."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.paging: Any = None
+        self.on_disk: dict[int, tuple[int, int]] = {}  # slot -> (page, version)
+        self.last: dict[int, tuple[int, int]] = {}  # page -> what was written last, if it is still right
+        self.under_way: dict[int, dict[int, tuple[int, int]]] = {}
+        self.versions = 0
+        tracer.subscribe(FILE_WRITE, self.written)
+        tracer.subscribe(FILE_READ, self.read)
+        tracer.subscribe(FILE_END, self.ended)
+
+    def attach(self, paging: Paging) -> None:
+        self.paging = paging
+        changed = paging.changed
+
+        def observed(region: Region, page: int, stop: int) -> None:
+            for each in range(page, stop):
+                self.last.pop(number(region.space, each), None)
+            changed(region, page, stop)
+
+        paging.changed = observed  # type: ignore[method-assign]
+
+    def _range(self, record: tuple[int, ...]) -> range:
+        offset, size = record[5] // PAGE, record[6] // PAGE
+        return range(offset, offset + size)
+
+    def written(self, record: tuple[int, ...]) -> None:
+        pages = self.under_way[record[2]] = {}
+        for slot in self._range(record):
+            page = self.paging.file.owner_of[slot]
+            self.versions += 1
+            pages[slot] = self.last[page] = (page, self.versions)
+
+    def ended(self, record: tuple[int, ...]) -> None:
+        self.on_disk.update(self.under_way.pop(record[2], {}))
+
+    def read(self, record: tuple[int, ...]) -> None:
+        if record[-1] != self.paging._file_text:
+            return  # of another file
+        for slot in self._range(record):
+            page = self.paging.file.owner_of[slot]
+            assert self.on_disk.get(slot) == self.last[page], "an old copy is read"

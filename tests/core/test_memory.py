@@ -463,6 +463,15 @@ def test_the_next_nodes_are_tried_in_the_order_that_the_hook_gives() -> None:
     assert [(extent.node, extent.pages) for extent in region.extents()] == [(1, 4), (2, 4), (3, 4), (0, 1)]
 
 
+def test_an_order_that_names_the_home_leaves_no_node_out() -> None:
+    tables = hardware([[100] * 2] * 2, memory=4 * PAGE)
+    machine = boot(plugins=[Placement(order=(1,))], tables=tables)
+    region = region_of(machine, 8)
+    start(machine, Touch(region, accesses=0), affinity=0b10)
+    machine.run()
+    assert region.pages_by_node() == {1: 4, 0: 4}
+
+
 def test_no_page_and_no_commit_are_results_of_the_simulated_program() -> None:
     machine = boot(plugins=[Placement()], tables=TWO)
     machine.memory.commit_limit += 88

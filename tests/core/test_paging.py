@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
-from ntlab.machine import FlushModifiedList, Machine, Paging, PagingPolicy, Region, Touch
+from ntlab.machine import FlushModifiedList, Machine, PagingPolicy, Region, Touch
 from ntlab.machine.accesses import STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, MODIFIED, STANDBY, TRANSITION
-from ntlab.machine.paging import FILE_END, FILE_READ, FILE_WRITE, PAGE_MASK, SPACE_SHIFT, number
+from ntlab.machine.paging import PAGE_MASK, SPACE_SHIFT, number
 from ntlab.plugin import option, plugin
 from ntlab.testing import boot, small_tables
 from ntlab.tracing import Tracer
-from paged import PAGE, Box, Pager
+from paged import PAGE, Box, Contents, Pager
 
 
 def test_pages_are_written_in_list_order_into_the_first_free_run() -> None:
@@ -336,50 +336,6 @@ def test_a_machine_without_paging_file_flushes_nothing() -> None:
     machine.create_thread(process, program())
     machine.run()
     assert results == [False]
-
-
-class Contents:
-    """What is on the disk, page by page: each write of a page gives it a new version when it ends."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        self.paging: Any = None
-        self.on_disk: dict[int, tuple[int, int]] = {}  # slot -> (page, version)
-        self.last: dict[int, tuple[int, int]] = {}  # page -> what was written last, if it is still right
-        self.under_way: dict[int, dict[int, tuple[int, int]]] = {}
-        self.versions = 0
-        tracer.subscribe(FILE_WRITE, self.written)
-        tracer.subscribe(FILE_READ, self.read)
-        tracer.subscribe(FILE_END, self.ended)
-
-    def attach(self, paging: Paging) -> None:
-        self.paging = paging
-        changed = paging.changed
-
-        def observed(region: Region, page: int, stop: int) -> None:
-            for each in range(page, stop):
-                self.last.pop(number(region.space, each), None)
-            changed(region, page, stop)
-
-        paging.changed = observed  # type: ignore[method-assign]
-
-    def _range(self, record: tuple[int, ...]) -> range:
-        offset, size = record[5] // PAGE, record[6] // PAGE
-        return range(offset, offset + size)
-
-    def written(self, record: tuple[int, ...]) -> None:
-        pages = self.under_way[record[2]] = {}
-        for slot in self._range(record):
-            page = self.paging.file.owner_of[slot]
-            self.versions += 1
-            pages[slot] = self.last[page] = (page, self.versions)
-
-    def ended(self, record: tuple[int, ...]) -> None:
-        self.on_disk.update(self.under_way.pop(record[2], {}))
-
-    def read(self, record: tuple[int, ...]) -> None:
-        for slot in self._range(record):
-            page = self.paging.file.owner_of[slot]
-            assert self.on_disk.get(slot) == self.last[page], "an old copy is read"
 
 
 @settings(max_examples=120, deadline=None)

@@ -601,7 +601,8 @@ class Memory:
         everywhere = range(len(self.nodes))
         if order is None:
             return everywhere
-        return order if len(order) >= len(self.nodes) - 1 else [*order, *everywhere]
+        # Whoever names all but one may have left out another one than the home.
+        return order if len(order) - (home in order) >= len(self.nodes) - 1 else [*order, *everywhere]
 
     def _take(self, node: NodeMemory, pages: int) -> tuple[int, int, bool]:
         """Up to `pages` frames of a node that has some: (first, how many, whether zeroed)."""

@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 
 import ntlab
-from ntlab.lab.views import FIRST_INTERVAL, SAMPLES, VIEWS, MemoryView, NumaView, Samples, WorkingSetsView
+from ntlab.lab.views import VIEWS, MemoryView, NumaView, WorkingSetsView
 from ntlab.machine import Allocate, Machine, Request, Sleep, Touch
+from ntlab.machine.samples import FIRST_INTERVAL, SAMPLES, Samples
 from ntlab.quantities import MIB
 from ntlab.testing import boot, small_tables
 

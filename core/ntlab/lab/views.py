@@ -7,66 +7,16 @@ Plugins and workloads offer views of their own by a method ``views()``; one of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ntlab.lab.tables import Table
-from ntlab.quantities import SECOND, format_duration, format_size
+from ntlab.quantities import format_duration, format_size
 
 if TYPE_CHECKING:
     from ntlab.machine import Machine
 
-T = TypeVar("T")
-
-SAMPLES = 16
-"""Rows of what is shown over time, at the most."""
-FIRST_INTERVAL = SECOND // 1000
-"""ns between samples at first; twice as long each time that there are too many of them."""
-
 NOTHING = "-"
-
-
-class Samples(Generic[T]):
-    """What `take` sees of a machine at regular times: half as often whenever there are too many samples.
-
-    Samples are taken when all else of their instant is done, until nothing else is to happen.
-    """
-
-    def __init__(self, take: Callable[[Machine], T]) -> None:
-        self._take = take
-        self._interval = FIRST_INTERVAL
-        self.taken: list[tuple[int, T]] = []
-
-    def watch(self, machine: Machine) -> None:
-        """Begin to take samples of this machine."""
-        from ntlab.engine import REPORT
-
-        engine = machine.engine
-
-        def sample(_: object) -> int | None:
-            if engine.next_time() is None:
-                return None
-            self._add(machine)
-            return self._interval - engine.now % self._interval
-
-        engine.at(engine.now + self._interval - engine.now % self._interval, sample, order=REPORT)
-
-    def end(self, machine: Machine) -> list[tuple[int, T]]:
-        """The samples with their times, the last one taken now; without those that both neighbours equal."""
-        if not self.taken or self.taken[-1][0] < machine.engine.now:
-            self.taken.append((machine.engine.now, self._take(machine)))
-        seen = [value for _, value in self.taken]
-        return [
-            sample
-            for number, sample in enumerate(self.taken)
-            if not 0 < number < len(seen) - 1 or not seen[number - 1] == seen[number] == seen[number + 1]
-        ]
-
-    def _add(self, machine: Machine) -> None:
-        self.taken.append((machine.engine.now, self._take(machine)))
-        if len(self.taken) >= SAMPLES:
-            self._interval *= 2
-            self.taken = [sample for sample in self.taken if sample[0] % self._interval == 0]
 
 
 class View:
@@ -84,6 +34,8 @@ class MemoryView(View):
     """What RAMMap shows: pages by state and node, the standby lists by priority; and the lists over time."""
 
     def __init__(self) -> None:
+        from ntlab.machine.samples import Samples
+
         self._samples = Samples(lambda machine: [node.pages[:] for node in machine.memory.nodes])
 
     def watch(self, machine: Machine) -> None:
@@ -131,6 +83,8 @@ class WorkingSetsView(View):
     """Processes and the kernel's sections: what they have in memory, committed and faulted in; over time."""
 
     def __init__(self) -> None:
+        from ntlab.machine.samples import Samples
+
         self._samples = Samples(
             lambda machine: {space.id: space.resident for space in machine.memory.spaces.values()}
         )
@@ -176,6 +130,8 @@ class NumaView(View):
     """Who accesses whose memory: bytes and latency from node to node, pages by process; over time."""
 
     def __init__(self) -> None:
+        from ntlab.machine.samples import Samples
+
         self._samples = Samples(self._take)
 
     @staticmethod

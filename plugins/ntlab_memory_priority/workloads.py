@@ -72,9 +72,9 @@ class AfterLunch:
     """
 
     memory: Size = option(
-        default=Size(8 * MIB),
-        help="What the machine has available at the beginning; the non-paged pool has the rest.",
-        minimum=256 * KIB,
+        default=Size(0),
+        help="What there is at the beginning, while the non-paged pool has the rest; 0: all that there is.",
+        minimum=0,
     )
     program: Size = option(default=Size(4 * MIB), help="Memory of the user's program.", minimum=4 * KIB)
     program_priority: int = option(default=NORMAL_PRIORITY, help="Its memory priority.", minimum=0, maximum=7)
@@ -98,13 +98,14 @@ class AfterLunch:
         memory, size = machine.memory, machine.memory.policy.page_size
         if machine.paging is None:
             raise UserError("the machine has no paging file", where=OWNER)
-        if self.program + self.scanner > self.memory:
+        available = self.memory or memory.available * size
+        if self.program + self.scanner > available:
             raise UserError(
                 f"programs of {self.program + self.scanner} bytes",
                 where=f"{OWNER}: program",
-                expected="at most `memory`",
+                expected=f"at most the {available} that are available",
             )
-        ballast = memory.available - self.memory // size
+        ballast = memory.available - available // size
         if ballast < 0 or (ballast and machine.sections.nonpaged(ballast) is None):
             raise UserError(
                 f"{self.memory} bytes available",

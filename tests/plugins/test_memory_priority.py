@@ -327,7 +327,7 @@ def test_a_plugin_that_gives_another_priority_is_named() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"program": Size(3 * MIB)}, "program: programs of 3211264 bytes; expected at most `memory`"),
+        ({"program": Size(3 * MIB)}, "programs of 3211264 bytes; expected at most the 2097152 that are"),
         ({"memory": Size(1 << 45)}, r"memory: 35184372088832 bytes available; expected at most"),
     ],
 )

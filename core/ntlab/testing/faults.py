@@ -144,14 +144,15 @@ class _Injector:
         duration = self._duration()
         if self.machine.partition is not None or processor.index in self._slowed:
             return None  # what a guest's processor does is up to the host
-        before = processor.speed
+        scheduler = self.machine.scheduler
+        before = scheduler.speed_of(processor)
         self._slowed.add(processor.index)
-        self.machine.scheduler.set_speed(processor, speed)
+        scheduler.set_speed(processor, speed)
 
         def restore(_: object) -> None:
             self._slowed.remove(processor.index)
-            if processor.speed == speed:
-                self.machine.scheduler.set_speed(processor, before)
+            if scheduler.speed_of(processor) == speed:
+                scheduler.set_speed(processor, before)
 
         self.engine.after(duration, restore)
         return processor.index, speed

@@ -170,6 +170,24 @@ def test_a_node_without_memory_is_a_wish_and_no_guarantee() -> None:
     machine.check()
 
 
+def test_nodes_of_processors_only_and_of_memory_only() -> None:
+    """What has no memory at home gets it from the next node; a node of memory only asks for nothing."""
+    topology = Topology("odd")
+    for processors, memory in ((1, 0), (0, 1 << 22), (1, 1 << 22)):
+        node = topology.add_node(memory=memory)
+        for _ in range(processors):
+            topology.add_processor(topology.add_core(node))
+    tables = topology.freeze()
+    for work in (Buffers(blocks=10), Mappings(smallest=512, largest=512, kept=1.0)):
+        machine = boot(plugins=[Ws2003(node_fallback="next"), NumaPool()], tables=tables)
+        work.start(machine)
+        machine.run()
+        machine.check()
+        metrics = {metric.name: metric.value for metric in work.measure(machine)}
+        assert metrics["refused"] == 0
+        assert metrics["remote_share"] == pytest.approx(0.5)
+
+
 # -- system PTEs ---------------------------------------------------------------------------------------------
 
 

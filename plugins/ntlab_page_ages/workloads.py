@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from math import log2
 from pathlib import Path
@@ -147,7 +147,7 @@ class Periods:
     round: Duration = option(default=Duration(SECOND), help="How long a round is.", minimum=1000)
 
     _flat: list[int] = state(list)  # all pages touched, in order
-    _entropy: list[float] = state(list)
+    _ages: list[list[int]] = state(list)  # how many pages are of each age, before each round but the first
     _spaces: list[AddressSpace] = state(list)
 
     def start(self, machine: Machine) -> None:
@@ -217,19 +217,37 @@ class Periods:
             yield Sleep(max(0, number * self.round + at - engine.now))
             if ageing is not None and number and region.space is self._spaces[0]:
                 histograms = [ageing.histogram(space.working_set) for space in self._spaces]
-                self._entropy.append(entropy([sum(counts) for counts in zip(*histograms, strict=True)]))
+                self._ages.append([sum(counts) for counts in zip(*histograms, strict=True)])
             for page in pages:
                 yield Touch(region, page, 1, accesses=0)
         yield Free(region)  # there is nothing left to look at
 
     def measure(self, machine: Machine) -> list[Metric]:
         faults = sum(space.faults for space in self._spaces)
+        told = [entropy(counts) for counts in self._ages]
         return [
             *compared(self._flat, self.frames, faults),
             Metric("refaults", faults - len(set(self._flat))),
-            Metric("age_entropy", sum(self._entropy) / (len(self._entropy) or 1), "bit"),
+            Metric("age_entropy", sum(told) / (len(told) or 1), "bit"),
             looks(machine),
         ]
+
+    def views(self) -> dict[str, Callable[[Machine], str]]:
+        return {"ages": self._histogram}
+
+    def _histogram(self, machine: Machine) -> str:
+        """Pages by age, in some twenty of the rounds."""
+        if not self._ages:
+            return "no page has ages, or nobody has looked\n"
+        oldest = max(age for counts in self._ages for age, count in enumerate(counts) if count)
+        lines = [
+            "pages of each age, before a round",
+            "round" + "".join(f"{age:6}" for age in range(oldest + 1)),
+        ]
+        for number in range(0, len(self._ages), max(1, len(self._ages) // 20)):
+            counts = self._ages[number][: oldest + 1]
+            lines.append(f"{number + 2:5}" + "".join(f"{count or '-':>6}" for count in counts))
+        return "\n".join(lines) + "\n"
 
 
 def entropy(counts: Sequence[int]) -> float:

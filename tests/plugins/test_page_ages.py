@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,20 @@ def test_each_period_a_program() -> None:
     assert sorted(p.name for p in machine.processes.values() if p.id != 4) == ["period1.exe", "period4.exe"]
     records = list(machine.tracer.records("PageFault/DemandZeroFault"))
     assert {record.time // (SECOND // 3) % 3 for record in records} == {1, 2}
+
+
+def test_the_view_of_ages() -> None:
+    """Two pages are used in each round, six in every other one: none is ever older than 1."""
+    few = {"workload.periods": [1, 2], "workload.weights": [1, 3], "workload.pages": 8, "workload.rounds": 9}
+    all_fit = few | {"workload.memory": 1.0}
+    view = ntlab.view("page-ages-mixed", "ages", arm="after", set=all_fit)["after"].splitlines()
+    assert view[:2] == ["pages of each age, before a round", "round     0     1"]
+    rows = [[int(number) for number in row.replace("-", "0").split()] for row in view[2:]]
+    assert [row[0] for row in rows] == list(range(2, 10))
+    assert all(fresh + older == 8 and fresh >= 2 for _, fresh, older in rows[1:])
+    assert all(row[1] + before[1] == 10 for before, row in pairwise(rows[1:]))  # 2 + 2, and 6 by turns
+    never = ntlab.view("page-ages-mixed", "ages", arm="before", set=all_fit | {"ws2003.ageing": "none"})
+    assert never["before"] == "no page has ages, or nobody has looked\n"
 
 
 def test_entropy() -> None:

@@ -24,8 +24,8 @@ OPERATIONS = 500
 """Of one machine: then the next one, with other rules."""
 
 
-def machine(seed: int) -> tuple[int, int, float, Counter[str], Counter[str], str]:
-    """What one machine did: (seed, events, CPU seconds, operations, what came of them, what broke)."""
+def machine(seed: int) -> tuple[int, int, int, float, Counter[str], Counter[str], str]:
+    """What one machine did: (seed, events, looks, CPU seconds, operations, what came of them, what broke)."""
     began = time.process_time()
     stress = Stress(seed)
     stress.look_after_every_event()
@@ -34,7 +34,8 @@ def machine(seed: int) -> tuple[int, int, float, Counter[str], Counter[str], str
         stress.run(OPERATIONS)
     except Exception:
         broken = traceback.format_exc()
-    return seed, stress.engine.events, time.process_time() - began, stress.done, stress.results, broken
+    seconds = time.process_time() - began
+    return seed, stress.engine.events, stress.looks, seconds, stress.done, stress.results, broken
 
 
 def main() -> int:
@@ -46,21 +47,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first machine")
     options = parser.parse_args()
     machines = -(-options.operations // OPERATIONS)
-    events, seconds, broken = 0, 0.0, 0
+    events, looks, seconds, broken = 0, 0, 0.0, 0
     done: Counter[str] = Counter()
     results: Counter[str] = Counter()
     with ProcessPoolExecutor(options.jobs) as pool:
         runs = [pool.submit(machine, options.seed + number) for number in range(machines)]
         for run in as_completed(runs):
-            seed, its_events, its_seconds, its_done, its_results, what = run.result()
+            seed, its_events, its_looks, its_seconds, its_done, its_results, what = run.result()
             events += its_events
+            looks += its_looks
             seconds += its_seconds
             done += its_done
             results += its_results
             if what:
                 broken += 1
                 print(f"seed {seed}, operation {its_done.total()}:\n{what}", flush=True)
-    print(f"{done.total()} operations on {machines} machines, {events} events, each looked after")
+    print(
+        f"{done.total()} operations on {machines} machines, {events} events, accounts compared {looks} times"
+    )
     print(f"{seconds:.0f} s of CPU: {done.total() / seconds:.0f} operations a second")
     for title, counts in (("done", done), ("came of it", results)):
         print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.most_common()))

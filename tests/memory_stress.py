@@ -298,7 +298,8 @@ WEIGHTS = {
 
 
 class Stress:
-    """One machine, and what is done to it. `done` counts operations, and `results` what came of them."""
+    """One machine, and what is done to it. `done` counts operations, `results` what came of them, and
+    `looks` how often all accounts were compared."""
 
     def __init__(self, seed: int, rules: Rules | None = None, **machine: Any) -> None:
         self.random = random = Random(seed)
@@ -331,15 +332,26 @@ class Stress:
         self.machine.partitioning.divide_memory(16 * PAGE)
         self.done: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
+        self.looks = 0
         self._names = list(WEIGHTS)
         self._weights = list(WEIGHTS.values())
 
     # -- what is looked at ---------------------------------------------------------------------------------
 
     def look_after_every_event(self) -> None:
-        """Compare all accounts after each event from now on."""
+        """Compare all accounts after each event and each operation from now on."""
+        seen = (-1, -1)
+
+        def look() -> None:
+            nonlocal seen
+            now = self.engine.events, self.done.total()
+            if now != seen:
+                seen = now
+                self.machine.check()
+                self.looks += 1
+
         self.engine.batch = 1
-        self.engine.idle_work = self.machine.check
+        self.engine.idle_work = look
 
     def check_contents(self, pages: Sequence[int]) -> None:
         """What was written is in memory, or in the file."""
@@ -354,8 +366,8 @@ class Stress:
         """Do so many operations, then let all come to its end and give all back."""
         random = self.random
         for name in random.choices(self._names, self._weights, k=operations):
-            getattr(self, name)()
             self.done[name] += 1
+            getattr(self, name)()
             self._pass(random.choice((0, 0, 1, 1_000, 40_000, 300_000)))
             if len(self.changed) > 8 and random.random() < 0.2:
                 self.check_contents(random.sample(list(self.changed), 8))

@@ -25,7 +25,6 @@ from ntlab.machine.extents import (
     STATES,
     TRANSITION,
     ZEROED,
-    Extent,
     PageList,
 )
 from ntlab.machine.threads import WAITING
@@ -45,14 +44,10 @@ def check_memory(memory: Memory) -> None:
                     raise _wrong(f"free frames {frame} to {frame + pages} touch others, or end elsewhere")
                 counts[node.index][state] += pages
                 frames.append((frame, pages))
-    extents = 0
+    listed = 0
     for space in memory.spaces.values():
         _check_regions(space)
-        for start, extent in space._extents:
-            _check_extent(memory, space, start, extent)
-            counts[extent.node][extent.state] += extent.pages
-            frames.append((extent.frame, extent.pages))
-            extents += extent.list is not None
+        listed += _check_extents(memory, space, counts, frames)
     for node in memory.nodes:
         if counts[node.index] != node.pages:
             raise _wrong(f"node {node.index} counts its pages wrong: {node.pages}, not {counts[node.index]}")
@@ -60,9 +55,9 @@ def check_memory(memory: Memory) -> None:
             raise _wrong(f"node {node.index} has lost or made pages")
     _check_frames(memory, frames)
     _check_working_sets(memory)
-    listed = sum(map(_check_list, _lists(memory)))
-    if listed != extents:
-        raise _wrong(f"{listed} extents are on lists, of {extents} that should be: some are of no space")
+    found = sum(map(_check_list, _lists(memory)))
+    if found != listed:
+        raise _wrong(f"{found} extents are on lists, of {listed} that should be: some are of no space")
     committed = sum(space.committed for space in memory.spaces.values())
     if not committed == memory.committed <= memory.commit_limit:
         raise _wrong(f"commit charge: {memory.committed}, not {committed}, of {memory.commit_limit}")
@@ -89,46 +84,59 @@ def _check_regions(space: AddressSpace) -> None:
         if region.first < page or region.space is not space:
             raise _wrong(f"{region!r} overlaps the one before it, or is of another space")
         page = region.stop
-    page = 0
+
+
+def _check_extents(
+    memory: Memory, space: AddressSpace, counts: list[list[int]], frames: list[tuple[int, int]]
+) -> int:
+    """An address space's extents are in their regions, in their nodes, and where their states say.
+
+    Counts their pages and notes their frames. Returns how many of them are on a list.
+    """
+    page = listed = 0
     regions = iter(space.regions)
     owner = next(regions, None)
     for start, extent in space._extents:
-        if not start == extent.page >= page or extent.pages <= 0:
+        pages = extent.pages
+        if not start == extent.page >= page or pages <= 0:
             raise _wrong(f"{extent!r} overlaps the one before it")
-        page = extent.page + extent.pages
+        page = start + pages
         while owner is not None and owner.stop <= start:
             owner = next(regions, None)
         if owner is None or extent.region is not owner:
             raise _wrong(f"{extent!r} has a wrong owner")
         if start < owner.first or page > owner.stop:
             raise _wrong(f"{extent!r} leaves its region")
-
-
-def _check_extent(memory: Memory, space: AddressSpace, start: int, extent: Extent) -> None:
-    """An extent is in its node, and where its state says."""
-    node = memory.nodes[extent.node]
-    frame, stop = extent.frame, extent.frame + extent.pages
-    if not any(first <= frame and stop <= end for first, end in node.ranges):
-        raise _wrong(f"{extent!r} is not in its node's memory")
-    state = extent.state
-    wanted: PageList | None = None
-    if state == ACTIVE:
-        wanted = space.working_set
-    elif state == STANDBY:
-        wanted = node.standby[extent.priority]
-    elif state == MODIFIED:
-        wanted = memory.modified
-    elif state == MODIFIED_NO_WRITE:
-        wanted = memory.modified_no_write
-    elif state != TRANSITION:
-        raise _wrong(f"{extent!r} is in a state in which pages hold nothing")
-    if extent.list is not wanted:
-        raise _wrong(f"{extent!r} is on a wrong list")
-    transfer = extent.transfer
-    if (transfer is not None and extent in transfer.extents) != (state == TRANSITION):
-        raise _wrong(f"{extent!r} and its I/O differ")
-    if state == STANDBY and extent.dirty:
-        raise _wrong(f"{extent!r} is changed, and yet could be given away")
+        node = memory.nodes[extent.node]
+        frame = extent.frame
+        for first, end in node.ranges:
+            if first <= frame and frame + pages <= end:
+                break
+        else:
+            raise _wrong(f"{extent!r} is not in its node's memory")
+        state = extent.state
+        wanted: PageList | None = None
+        if state == ACTIVE:
+            wanted = space.working_set
+        elif state == STANDBY:
+            wanted = node.standby[extent.priority]
+            if extent.dirty:
+                raise _wrong(f"{extent!r} is changed, and yet could be given away")
+        elif state == MODIFIED:
+            wanted = memory.modified
+        elif state == MODIFIED_NO_WRITE:
+            wanted = memory.modified_no_write
+        elif state != TRANSITION:
+            raise _wrong(f"{extent!r} is in a state in which pages hold nothing")
+        if extent.list is not wanted:
+            raise _wrong(f"{extent!r} is on a wrong list")
+        transfer = extent.transfer
+        if (transfer is not None and extent in transfer.extents) != (state == TRANSITION):
+            raise _wrong(f"{extent!r} and its I/O differ")
+        counts[node.index][state] += pages
+        frames.append((frame, pages))
+        listed += wanted is not None
+    return listed
 
 
 def _check_frames(memory: Memory, frames: list[tuple[int, int]]) -> None:

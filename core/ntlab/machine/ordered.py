@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import chain
 from typing import Generic, TypeVar
 
 from ntlab.errors import SimulationError
@@ -128,8 +129,7 @@ class Ordered(Generic[V]):
 
     def __iter__(self) -> Iterator[tuple[int, V]]:
         """The keys with their values, ascending."""
-        for keys, values in zip(self._keys, self._values, strict=True):
-            yield from zip(keys, values, strict=True)
+        return chain.from_iterable(map(zip, self._keys, self._values))
 
     def __bool__(self) -> bool:
         return bool(self._keys[0])

@@ -344,7 +344,7 @@ class PagingFile:
         if end != self.size:
             raise SimulationError("a paging-file slot is both free and used, or neither")
         free = list(self._free)
-        if any(sum(run) == start for run, (start, _) in pairwise(free)):
+        if any(start + length == after for (start, length), (after, _) in pairwise(free)):
             raise SimulationError("two free runs of the paging file touch")
         end = NOBODY
         for owner, run in self._by_owner:

@@ -53,6 +53,8 @@ test_conformance = conformance("memory_priority")
         ),
         ("memory-priority-lists", {"workload.scanner_priority": 5}, {"memory-priority-lists"}),
         ("memory-priority-price", {"memory_priority.lists": 1}, {"memory-priority-price"}),
+        ("memory-priority-trim", {"ws2003.ageing": "none"}, {"memory-priority-trim"}),
+        ("memory-priority-trim", {"memory_priority.lists": 1}, {"memory-priority-trim"}),
         # With room for both there is nothing to pay.
         ("memory-priority-price", {"workload.memory": "12 MiB"}, {"memory-priority-price"}),
     ],
@@ -65,8 +67,15 @@ def test_without_what_it_is_about_a_claim_fails(
 
 
 @pytest.mark.skipif(not HWLOC.is_dir(), reason="no shared data")
-@pytest.mark.parametrize("experiment", ["memory-priority", "memory-priority-lists", "memory-priority-price"])
-@pytest.mark.parametrize("hardware", ["16em64t-4s2c2t.xml", "96em64t-4n4d3ca2co-pci.xml"])
+@pytest.mark.parametrize(
+    ("experiment", "hardware"),
+    [
+        ("memory-priority", "16em64t-4s2c2t.xml"),
+        ("memory-priority-lists", "256ia64-64n2s2c.xml"),
+        ("memory-priority-price", "96em64t-4n4d3ca2co-pci.xml"),
+        ("memory-priority-trim", "16amd64-8n2c.xml"),
+    ],
+)
 def test_on_other_machines(experiment: str, hardware: str) -> None:
     result = ntlab.run(experiment, hardware=str(HWLOC / hardware))
     assert all(found.holds for found in result.claims)

@@ -103,7 +103,6 @@ class Ageing:
     def come(self, extent: Extent) -> None:
         """Pages have come into their working set."""
         extent.age = 0
-        extent.accessed = False
         classes = self._classes.get(extent.region.space.working_set)
         if classes is not None:
             classes.come(extent)

@@ -497,6 +497,7 @@ class Memory:
             if extent.list is not working_set:
                 raise SimulationError(f"{extent!r} is not in {working_set!r}")
             extent.region.space.trimmed += extent.pages
+            extent.accessed = False  # the bit goes with the entry that it is in
             if extent.dirty:
                 modified += extent.pages
                 self.move(extent, MODIFIED)

@@ -24,7 +24,11 @@ class Outgrown:
     """
 
     data: int = option(default=600, help="Pages of the program's data.", minimum=2)
-    room: int = option(default=300, help="Pages that are left for it at first.", minimum=1)
+    room: int = option(
+        default=0,
+        help="Pages that are left for it at first, while the kernel has all others; 0: all that there are.",
+        minimum=0,
+    )
     units: int = option(default=2, help="How many units are added.", minimum=1)
     unit: int = option(default=160, help="Pages of a unit.", minimum=1)
     node: int = option(default=0, help="The node that they are added to.", minimum=0)
@@ -39,29 +43,31 @@ class Outgrown:
 
     def start(self, machine: Machine) -> None:
         memory = machine.memory
-        if self.room >= self.data:
-            raise UserError(
-                f"{self.room} pages for {self.data}", where=f"{OWNER}: room", expected="fewer than the data"
-            )
-        if machine.paging is None:
-            raise UserError("the machine has no paging file", where=OWNER, expected="one for the data")
-        if self.room > memory.available:
-            raise UserError(
-                f"{self.room} pages", where=f"{OWNER}: room", expected=f"at most {memory.available}"
-            )
         self._first = memory.end
-        for node in memory.nodes:
-            keep = self.room if node.index == self._home(machine) else 0
-            if node.available > keep and machine.sections.nonpaged(node.available - keep, node.index) is None:
-                raise UserError("the kernel cannot have the rest of memory", where=OWNER)
+        if self.room:
+            self._leave(machine)
         process = machine.create_process("outgrown")
         region = memory.space(process).allocate(self.data)
         if region is None:
             raise UserError("the paging file is too small for the data", where=OWNER, expected="a larger one")
         machine.create_thread(process, self._program(machine, region))
 
-    def _home(self, machine: Machine) -> int:
-        return max(machine.memory.nodes, key=lambda node: node.available).index
+    def _leave(self, machine: Machine) -> None:
+        """Give the kernel all but `room` pages, which are of the node that has most."""
+        memory = machine.memory
+        if machine.paging is None:
+            raise UserError("the machine has no paging file", where=OWNER, expected="one for the data")
+        home = max(memory.nodes, key=lambda node: node.available)
+        if not self.room < min(self.data, home.available + 1):
+            raise UserError(
+                f"{self.room} pages for {self.data}",
+                where=f"{OWNER}: room",
+                expected=f"fewer than the data, and at most the {home.available} that a node has",
+            )
+        for node in memory.nodes:
+            rest = node.available - (self.room if node is home else 0)
+            if rest and machine.sections.nonpaged(rest, node.index) is None:
+                raise UserError("the kernel cannot have the rest of memory", where=OWNER)
 
     def _program(self, machine: Machine, region: Region) -> Generator[Request, Any, None]:
         stream = machine.streams.stream(OWNER, "reads")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator
 
 from attrs import define, field
 
-from ntlab.errors import UserError
 from ntlab.machine import Arrival, Compute, Machine, Process, ProcessorChange, Request, Thread
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import MILLISECOND, SECOND, Duration
@@ -79,9 +78,10 @@ class Queues:
     processor that they are on. The careful one has registered for arrivals, and makes queues for them; the
     naive one has not, and has as many queues as there were processors when it began.
 
-    The last `spare` processors of the machine are not there at first. They come from `at` on, one each
-    `apart`, if the kernel takes them. `drivers` drivers are told of each; the last refuses the processors
-    from the `refused`-th on.
+    The last `spare` processors of the machine (but not its first, and none if something runs on them already)
+    are not there at first. They come from `at`
+    on, one each `apart`, if the kernel takes them. `drivers` drivers are told of each; the last refuses the
+    processors from the `refused`-th on.
     """
 
     spare: int = option(default=1, help="How many processors come.", minimum=1)
@@ -109,13 +109,9 @@ class Queues:
 
     def start(self, machine: Machine) -> None:
         there = len(machine.processors)
-        if self.spare >= there:
-            raise UserError(
-                f"{self.spare} of {there} processors come later", where=f"{OWNER}: spare",
-                expected=f"at most {there - 1}",
-            )  # fmt: skip
-        machine.partitioning.set_aside(self.spare)
-        there -= self.spare
+        aside = min(self.spare, there - 1) if not machine.threads else 0
+        machine.partitioning.set_aside(aside)
+        there -= aside
         for number in range(self.drivers):
             machine.partitioning.register_driver(f"driver {number}", self._driver(machine, number))
         for name in ("naive", "careful"):
@@ -140,10 +136,12 @@ class Queues:
 
     def _come(self, machine: Machine) -> int | None:
         partitioning = machine.partitioning
-        if not partitioning.supports("add processor") or partitioning.add_processor() is None:
+        if not partitioning.spare_processors or not partitioning.supports("add processor"):
+            return None
+        if partitioning.add_processor() is None:
             return None
         self._came += 1
-        return self.apart if partitioning.spare_processors else None
+        return self.apart
 
     def _work(self, program: _Program, there: int, now: int) -> Generator[Request, None, None]:
         engine = program.machine.engine

@@ -24,7 +24,7 @@ from ntlab.machine import (
     Touch,
 )
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import GIB, MILLISECOND, SECOND, Duration, Share, Size
+from ntlab.quantities import GIB, MIB, MILLISECOND, SECOND, Duration, Share, Size
 
 READ = 64 << 10
 
@@ -36,7 +36,7 @@ class BusyBank:
     read a file meanwhile, 64 KiB at a time. At `at` the unit is to be replaced by a spare like it.
     """
 
-    unit: Size = option(default=Size(2 * GIB), help="Bytes of a memory unit.", minimum=1 << 20)
+    unit: Size = option(default=Size(64 * MIB), help="Bytes of a memory unit.", minimum=1 << 20)
     filled: Share = option(default=Share(0.9), help="The part of the unit that holds something.")
     unmovable: Share = option(default=Share(0.05), help="The part of that which may not move.")
     writers: int = option(default=4, help="Threads that write to the unit.", minimum=0)
@@ -109,7 +109,9 @@ class BusyBank:
 
     def _order(self, machine: Machine) -> None:
         partitioning = machine.partitioning
-        if partitioning.supports("replace memory") and partitioning.replacement is None:
+        size = partitioning.memory_unit(0).pages * machine.memory.policy.page_size
+        able = partitioning.supports("replace memory") and size in partitioning.spare_memory
+        if able and partitioning.replacement is None:
             partitioning.replace_memory(0)
 
     def measure(self, machine: Machine) -> list[Metric]:
@@ -151,10 +153,10 @@ class _Unit:
 
 @workload(name="ailing_memory", summary="Memory units of which some will fail, with more or fewer warnings.")
 class AilingMemory:
-    """`ailing` of the memory units fail: each at a time of its own, after `fewest` to `most` corrected errors
-    (as many decades as there are, equally likely) that come faster and faster. The others have 0 to
-    `background` corrected errors and never fail. There are `spares` units in store. What fails is data: the
-    program that has it ends, the machine goes on.
+    """`ailing` of the memory units (or all, where there are fewer) fail: each at a time of its own, after
+    `fewest` to `most` corrected errors (each factor as likely) that come faster and faster. The others have 0
+    to `background` corrected errors and never fail. There are `spares` units in store. What fails is data:
+    the machine goes on.
     """
 
     unit: Size = option(default=Size(GIB), help="Bytes of a memory unit.", minimum=1 << 20)
@@ -174,16 +176,16 @@ class AilingMemory:
         partitioning.divide_memory(self.unit)
         pages = self.unit // machine.memory.policy.page_size
         units = [unit for unit in partitioning.memory_units() if unit.pages == pages]
-        if self.ailing > len(units) or self.fewest > self.most:
+        if self.fewest > self.most:
             raise UserError(
-                f"{self.ailing} of {len(units)} memory units fail, after {self.fewest} to {self.most} errors",
-                where="hot_replace.ailing_memory",
-                expected="no more than there are, and a range of errors",
+                f"{self.fewest} to {self.most} warnings",
+                where="hot_replace.ailing_memory: fewest, most",
+                expected="a range",
             )
         for _ in range(self.spares):
             partitioning.provide_memory(self.unit)
         stream = machine.streams.stream("hot_replace.ailing_memory", "errors")
-        ailing = set(stream.sample(range(len(units)), self.ailing))
+        ailing = set(stream.sample(range(len(units)), min(self.ailing, len(units))))
         now = machine.engine.now
         for number, unit in enumerate(units):
             chance, when = stream.random(), stream.uniform(0.3, 1)
@@ -228,7 +230,7 @@ class AilingMemory:
         saved = [part for part in exchanged if part.fails >= 0 and not part.failed]
         healthy = [part for part in exchanged if part.fails < 0]
         return [
-            Metric("saved_share", len(saved) / len(ailing)),
+            Metric("saved_share", len(saved) / (len(ailing) or 1)),
             Metric("failures", sum(part.failed for part in ailing)),
             Metric("false_alarms", len(healthy)),
             Metric("false_share", len(healthy) / (len(exchanged) or 1)),
@@ -254,14 +256,15 @@ class _Item(Request):
 class AilingProcessor:
     """`threads` threads a processor do pieces of work of 1 ms, and one more may run nowhere but on the
     processor that fails: the last one. It corrects `warnings` errors of its cache, faster and faster, before
-    it fails at `fails`, which stops the machine. One processor like it is spare.
+    it fails at `fails`, which stops the machine. One processor like it is spare, where there are two, and
+    nothing runs on it yet.
 
     All programs have a table with a place for each processor they saw, and look up the one they are on.
     """
 
     threads: int = option(default=2, help="Threads for each processor.", minimum=1)
     warnings: int = option(default=40, help="Corrected errors before it fails.", minimum=0)
-    fails: Duration = option(default=Duration(2 * SECOND), help="When it fails.", minimum=1)
+    fails: Duration = option(default=Duration(60 * SECOND), help="When it fails.", minimum=1)
     until: Duration = option(default=Duration(3 * SECOND), help="When the threads end.", minimum=1)
 
     _failing: int = state(int)
@@ -274,13 +277,8 @@ class AilingProcessor:
     """When work was done on the failing processor while it was being replaced."""
 
     def start(self, machine: Machine) -> None:
-        if len(machine.processors) < 2:
-            raise UserError(
-                "the machine has one processor",
-                where="hot_replace.ailing_processor",
-                expected="a spare one, too",
-            )
-        machine.partitioning.set_aside(1)
+        if not machine.threads:
+            machine.partitioning.set_aside(min(1, len(machine.processors) - 1))
         self._failing = len(machine.processors) - 1
         now = machine.engine.now
         process = machine.create_process("work")

@@ -142,7 +142,7 @@ class Partitioning:
         """
         scheduler = self.machine.scheduler
         there = len(scheduler.processors)
-        if self.machine.threads:
+        if processors and self.machine.threads:
             raise SimulationError("processors are set aside though threads may be on them")
         if not 0 <= processors < there:
             raise UserError(

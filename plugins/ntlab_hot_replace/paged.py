@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from statistics import median
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import Any, Literal
+
+from attrs import field
 
 from ntlab.errors import UserError
-from ntlab.machine import Machine, Paging, Region, Request, Sleep, Touch
+from ntlab.machine import (
+    Component,
+    HardwareError,
+    Machine,
+    MemoryUnit,
+    Paging,
+    Region,
+    Request,
+    Sleep,
+    Touch,
+)
 from ntlab.machine.paging import number
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import GIB, KIB, MIB, MILLISECOND, Duration, Share, Size
+from ntlab.quantities import KIB, MIB, MILLISECOND, SECOND, Duration, Share, Size
 
 OWNER = "hot_replace.paged_bank"
 
@@ -22,10 +33,13 @@ class PagedBank:
     so it is what leaves memory, and what is read from the paging file goes there.
 
     Each of `threads` threads uses `burst` bytes at a time, with probability `cold_share` of the cold part,
-    writes to them with probability `writing`, and pauses. At `at` the unit is to be replaced by a spare.
+    writes to them with probability `writing`, and pauses.
+
+    At `at` the unit is to be replaced by a spare. With `warnings` nobody says so: it corrects as many errors,
+    faster and faster, and then has one that cannot be corrected, at `fails`, which stops the machine.
     """
 
-    unit: Size = option(default=Size(2 * GIB), help="Bytes of the memory unit.", minimum=1 << 20)
+    unit: Size = option(default=Size(64 * MIB), help="Bytes of the memory unit.", minimum=1 << 20)
     unmovable: Share = option(default=Share(0.05), help="The part of the unit that may not move.")
     filled: Share = option(default=Share(0.05), help="The part of all available memory that is in use.")
     cold: Size = option(default=Size(64 * MIB), help="Bytes in the paging file.", minimum=64 * KIB)
@@ -39,14 +53,15 @@ class PagedBank:
     at: Duration = option(
         default=Duration(300 * MILLISECOND), help="When the unit is to be replaced.", minimum=1
     )
-    until: Duration = option(default=Duration(1800 * MILLISECOND), help="When the threads end.", minimum=1)
+    warnings: int = option(
+        default=0, help="Corrected errors before the unit fails; 0: it does not, and is replaced.", minimum=0
+    )
+    fails: Duration = option(default=Duration(60 * SECOND), help="When the unit fails.", minimum=1)
+    until: Duration = option(default=Duration(1500 * MILLISECOND), help="When the threads end.", minimum=1)
 
-    _unit: int = state(int)
-    """Pages of the unit."""
+    _unit: MemoryUnit = field(init=False, repr=False, eq=False)
     _uses: list[int] = state(list)
     """How long each use took, from when the thread wanted to go on."""
-    _paged: list[tuple[int, int]] = state(list)
-    """Pages read from the paging file, and written to it, when the replacement began and when it ended."""
 
     def start(self, machine: Machine) -> None:
         paging = machine.paging
@@ -55,8 +70,9 @@ class PagedBank:
         partitioning, memory = machine.partitioning, machine.memory
         partitioning.divide_memory(self.unit)
         partitioning.provide_memory(self.unit)
-        unit = partitioning.memory_unit(0)
-        self._unit = unit.pages
+        self._unit = unit = partitioning.memory_unit(0)
+        if unit.pages * memory.policy.page_size < self.unit:
+            raise UserError("no memory unit can be that large", where=f"{OWNER}: unit")
         fixed = int(unit.pages * self.unmovable)
         if fixed and machine.sections.nonpaged(fixed, unit.node) is None:
             raise UserError("the non-paged pool cannot be that large", where=f"{OWNER}: unmovable")
@@ -71,7 +87,14 @@ class PagedBank:
         now = machine.engine.now
         for each in range(self.threads):
             machine.create_thread(process, self._use(machine, hot, cold, each, now + self.until))
-        machine.engine.at(now + self.at, self._order, machine)
+        if not self.warnings:
+            machine.engine.at(now + self.at, self._order, machine)
+            return
+        for each in range(1, self.warnings + 1):
+            # The rate rises with the square of time.
+            time = int(self.fails * (each / (self.warnings + 1)) ** (1 / 3))
+            machine.engine.at(now + time, self._error, (machine, "corrected"))
+        machine.engine.at(now + self.fails, self._error, (machine, "fatal"))
 
     def _store(self, paging: Paging, region: Region) -> None:
         """Set the scene: a new region is in the paging file."""
@@ -100,41 +123,44 @@ class PagedBank:
 
     def _order(self, machine: Machine) -> None:
         partitioning = machine.partitioning
-        if partitioning.supports("replace memory") and partitioning.replacement is None:
-            self._mark(machine)
-            partitioning.replace_memory(0, lambda: self._mark(machine))
+        size = partitioning.memory_unit(0).pages * machine.memory.policy.page_size
+        able = partitioning.supports("replace memory") and size in partitioning.spare_memory
+        if able and partitioning.replacement is None:
+            partitioning.replace_memory(0)
 
-    def _mark(self, machine: Machine) -> None:
-        paging = machine.paging
-        assert paging is not None
-        read, written = (
-            sum(pages * count for pages, count in sizes.items())
-            for sizes in (paging.read_sizes, paging.write_sizes)
-        )
-        self._paged.append((read, written))
+    def _error(self, what: tuple[Machine, Literal["corrected", "fatal"]]) -> None:
+        """The unit has an error, unless it has been exchanged."""
+        machine, severity = what
+        if not machine.partitioning.exchanged(self._unit):
+            component = Component("memory", self._unit.node, (0, 0))
+            machine.hardware_errors.occur(HardwareError(component=component, severity=severity, address=0))
 
     def measure(self, machine: Machine) -> list[Metric]:
-        replacement = machine.partitioning.replacement
+        paging, replacement = machine.paging, machine.partitioning.replacement
+        assert paging is not None
         done = replacement is not None and replacement.outcome == "replaced"
-        copied = in_window = rounds = pause = took = lost = read = written = 0
+        copied = in_window = rounds = pause = took = lost = 0
         if replacement is not None and done:
             copied, in_window = replacement.copied, replacement.copied_in_window
             rounds, pause, lost = replacement.rounds, replacement.pause, replacement.lost
             took = replacement.ended - replacement.began
-            if len(self._paged) == 2:
-                (read_before, written_before), (read, written) = self._paged
-                read, written = read - read_before, written - written_before
+        pages, size = self._unit.pages, paging.page_size
         return [
+            Metric("crashed", float(machine.crash is not None)),
             Metric("replaced", float(done)),
             Metric("pause", pause, "ns"),
             Metric("took", took, "ns"),
             Metric("rounds", rounds),
-            Metric("window_share", in_window / self._unit),
-            Metric("again", max(0, copied + in_window - self._unit), "pages"),
-            Metric("read", read, "pages"),
-            Metric("written", written, "pages"),
+            Metric("copied", (copied + in_window) * size, "B"),
+            Metric("window_share", in_window / pages),
+            Metric("again", max(0, copied + in_window - pages), "pages"),
             Metric("lost", lost, "pages"),
+            Metric("read", _pages(paging.read_sizes), "pages"),
+            Metric("written", _pages(paging.write_sizes), "pages"),
             Metric("uses", len(self._uses)),
-            Metric("median_use", median(self._uses) if self._uses else 0, "ns"),
             Metric("longest_use", max(self._uses, default=0), "ns"),
         ]
+
+
+def _pages(sizes: Mapping[int, int]) -> int:
+    return sum(pages * count for pages, count in sizes.items())

@@ -11,6 +11,7 @@ from ntlab.machine import Component, LatchedError, Machine, ReplacementPolicy
 from ntlab.plugin import option, plugin, state
 from ntlab.quantities import MILLISECOND, SECOND, Duration, Rate, Share
 from ntlab.tracing import event_type
+from ntlab_hot_replace.paged import PagedBank
 from ntlab_hot_replace.workloads import AilingMemory, AilingProcessor, BusyBank
 
 PREDICTED = event_type("Lab-Partitioning", "FailurePredicted", "kind$ part errors ordered")
@@ -22,7 +23,7 @@ PREDICTED = event_type("Lab-Partitioning", "FailurePredicted", "kind$ part error
     release="ws2008",
     ledger=("D2", "D4", "E5"),
     requires=("whea",),
-    workloads=(BusyBank, AilingMemory, AilingProcessor),
+    workloads=(BusyBank, AilingMemory, AilingProcessor, PagedBank),
     neutral={"edition": "enterprise"},
 )
 class HotReplace:

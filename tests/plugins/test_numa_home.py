@@ -22,7 +22,6 @@ from ntlab_numa_home import NumaHome
 from ntlab_numa_home.paged import PagedOut
 from ntlab_numa_home.workloads import Wanderers
 from ntlab_ws2003 import Ws2003
-from registries import runnable
 
 HWLOC = Path(__file__).parents[3] / "shared" / "data" / "hwloc"
 
@@ -161,7 +160,7 @@ def test_a_single_node_has_nothing_remote() -> None:
 # -- options ----------------------------------------------------------------------------------------------
 
 
-test_conformance = conformance("numa_home", experiments=runnable("numa_home"))
+test_conformance = conformance("numa_home")
 
 
 def test_above_its_limit_the_machine_is_one_node() -> None:

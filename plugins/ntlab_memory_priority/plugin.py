@@ -30,7 +30,7 @@ class MemoryPriority:
 
     @hookimpl
     def page_priority(self, thread: Thread) -> int:
-        shared = [p for p in range(PRIORITIES) if self._list(p) == self._list(thread.memory_priority)]
+        shared = [p for p in range(PRIORITIES) if self._list(p) == self._list(thread.page_priority)]
         return NORMAL_PRIORITY if NORMAL_PRIORITY in shared else shared[-1]
 
     def _list(self, priority: int) -> int:

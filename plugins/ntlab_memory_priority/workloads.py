@@ -112,7 +112,7 @@ class AfterLunch:
                 where=f"{OWNER}: memory",
                 expected=f"at most {memory.available * size}, and a commit limit above that",
             )
-        process = machine.create_process("word.exe", memory_priority=self.program_priority)
+        process = machine.create_process("word.exe", page_priority=self.program_priority)
         machine.create_thread(process, self._program(machine))
 
     def _program(self, machine: Machine) -> Generator[Request, Any, None]:
@@ -121,7 +121,7 @@ class AfterLunch:
         yield Touch(region, write=True, accesses=0)
         yield EmptyWorkingSet()
         yield FlushModifiedList()
-        scanner = machine.create_process("scan.exe", memory_priority=self.scanner_priority)
+        scanner = machine.create_process("scan.exe", page_priority=self.scanner_priority)
         machine.create_thread(scanner, self._scanner(machine, region))
         yield _ForScanner(self)
         since = machine.engine.now

@@ -160,7 +160,7 @@ def test_standby_lists(touches: list[tuple[int, int]], priorities: list[int], ro
     memory = machine.memory
     regions = []
     for number, priority in enumerate(priorities):
-        space = memory.space(machine.create_process(f"p{number}", memory_priority=priority))
+        space = memory.space(machine.create_process(f"p{number}", page_priority=priority))
         space.working_set.minimum, space.working_set.maximum, space.working_set.hard = 0, room, True
         region = space.allocate(6)
         assert region is not None
@@ -210,7 +210,7 @@ def run(machine: Machine, process: Any, *requests: Any, priority: int | None = N
 
     thread = machine.create_thread(process, program())
     if priority is not None:
-        thread.memory_priority = priority
+        thread.page_priority = priority
     machine.run()
     machine.check()
     return results
@@ -218,7 +218,7 @@ def run(machine: Machine, process: Any, *requests: Any, priority: int | None = N
 
 def test_a_thread_begins_with_that_of_its_process_and_may_have_another() -> None:
     machine = machine_of()
-    low = machine.create_process("low", memory_priority=2)
+    low = machine.create_process("low", page_priority=2)
     region = machine.memory.space(low).allocate(30)
     run(machine, low, Touch(region, 0, 10, accesses=0))
     run(machine, low, Touch(region, 10, 5, accesses=0), priority=6)
@@ -228,7 +228,7 @@ def test_a_thread_begins_with_that_of_its_process_and_may_have_another() -> None
 
 def test_who_takes_a_page_back_raises_its_priority_and_never_lowers_it() -> None:
     machine = machine_of()
-    process = machine.create_process("p", memory_priority=3)
+    process = machine.create_process("p", page_priority=3)
     region = machine.memory.space(process).allocate(30)
     run(machine, process, Touch(region, accesses=0), EmptyWorkingSet())
     run(machine, process, Touch(region, 0, 10, accesses=0), EmptyWorkingSet(), priority=5)
@@ -241,7 +241,7 @@ def test_what_is_read_has_that_of_the_reader() -> None:
     """A page from the paging file with its neighbours, and a file with what is read ahead."""
     machine = machine_of()
     memory = machine.memory
-    process = machine.create_process("p", memory_priority=2)
+    process = machine.create_process("p", page_priority=2)
     region = memory.space(process).allocate(16)
     assert region is not None
     run(machine, process, Touch(region, write=True, accesses=0), EmptyWorkingSet(), FlushModifiedList())
@@ -271,7 +271,7 @@ def test_counters_and_one_list_without_the_plugin() -> None:
         ([MemoryPriority(lists=1)], 0, 7),
     ):
         machine = boot(plugins=[Ws2003(), *plugins])
-        process = machine.create_process("p", memory_priority=1)
+        process = machine.create_process("p", page_priority=1)
         region = machine.memory.space(process).allocate(7)
         run(machine, process, Touch(region, accesses=0), EmptyWorkingSet())
         counters = machine.counters()
@@ -294,7 +294,7 @@ def test_priorities_share_lists_where_these_are_fewer(lists: int, expected: list
     feature = MemoryPriority(lists=lists)
     found = []
     for priority in range(8):
-        process = machine.create_process("p", memory_priority=priority)
+        process = machine.create_process("p", page_priority=priority)
         found.append(feature.page_priority(machine.create_thread(process, iter([]))))
     assert found == expected
     assert NORMAL_PRIORITY in expected
@@ -305,8 +305,8 @@ def test_priorities_share_lists_where_these_are_fewer(lists: int, expected: list
 
 @pytest.mark.parametrize("priority", [-1, 8])
 def test_priorities_are_0_to_7(priority: int) -> None:
-    with pytest.raises(UserError, match=f"memory priority {priority} of process 'p'; expected 0 to 7"):
-        boot().create_process("p", memory_priority=priority)
+    with pytest.raises(UserError, match=f"page priority {priority} of process 'p'; expected 0 to 7"):
+        boot().create_process("p", page_priority=priority)
     with pytest.raises(UserError, match=r"workload\.scanner_priority"):
         ntlab.run("memory-priority", set={"workload.scanner_priority": priority}, seeds=1)
 

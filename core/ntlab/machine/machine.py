@@ -269,20 +269,20 @@ class Machine:
         *,
         session: Session | None = None,
         base_priority: int = 8,
-        memory_priority: int = NORMAL_PRIORITY,
+        page_priority: int = NORMAL_PRIORITY,
         affinity: int | None = None,
     ) -> Process:
-        """A process. `base_priority` is 1..31, `memory_priority` 0..7, `affinity` a mask of processors
+        """A process. `base_priority` is 1..31, `page_priority` 0..7, `affinity` a mask of processors
         (default: all)."""
         if not 1 <= base_priority <= 31:
             raise UserError(f"base priority {base_priority} of process {name!r}", expected="1 to 31")
-        if not 0 <= memory_priority < PRIORITIES:
-            raise UserError(f"memory priority {memory_priority} of process {name!r}", expected="0 to 7")
+        if not 0 <= page_priority < PRIORITIES:
+            raise UserError(f"page priority {page_priority} of process {name!r}", expected="0 to 7")
         mask = self._affinity(affinity, self.scheduler.all_mask, name)
         if session is None:
             session = self.sessions.get(0) or self.create_session(0)
         process = self._add_process(self._identity(), name, session, base_priority, mask)
-        process.memory_priority = memory_priority
+        process.page_priority = page_priority
         return process
 
     @property

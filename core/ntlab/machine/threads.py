@@ -62,7 +62,7 @@ class Session:
 
 @attrs.define(eq=False)
 class Process:
-    """A process: what its threads have in common. `memory_priority` is what its new threads begin with."""
+    """A process: what its threads have in common. `page_priority` is what its new threads begin with."""
 
     machine: Machine = attrs.field(repr=False)
     id: int
@@ -72,14 +72,14 @@ class Process:
     affinity: int
     threads_created: int = 0
     threads: int = 0
-    memory_priority: int = NORMAL_PRIORITY
+    page_priority: int = NORMAL_PRIORITY
 
 
 class Thread:
     """A thread. Made by `machine.create_thread`.
 
     `remaining` is the work left in the present burst, ns at nominal speed; `run_time` the time it has been
-    on a processor; `memory_priority`, 0 to 7, is for plugins that give pages priorities.
+    on a processor; `page_priority`, 0 to 7, is for plugins that give pages priorities.
     """
 
     __slots__ = (
@@ -92,8 +92,8 @@ class Thread:
         "ideal",
         "last",
         "machine",
-        "memory_priority",
         "name",
+        "page_priority",
         "port",
         "priority",
         "process",
@@ -124,7 +124,7 @@ class Thread:
         self.state = WAITING
         self.base_priority = self.priority = process.base_priority
         self.affinity = process.affinity
-        self.memory_priority = process.memory_priority
+        self.page_priority = process.page_priority
         self.ideal = 0
         self.last = 0
         self.processor: Processor | None = None

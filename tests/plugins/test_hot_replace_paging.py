@@ -178,6 +178,55 @@ def test_nothing_is_copied_again_where_nobody_does_anything() -> None:
         assert found["pause"] == pytest.approx(0.3e9 + window * PAGE * 10, abs=10)
 
 
+@pytest.mark.skipif(
+    not {"numa_home", "paging_writes", "standby_migration"} <= set(installed().names()),
+    reason="the test is of several plugins together",
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_lost_while_pages_migrate_between_nodes(seed: int) -> None:
+    """What moves to the unit is memory that changed there, as what is read into it is."""
+    others = [
+        installed().plugin(name).info.cls() for name in ("paging_writes", "standby_migration", "numa_home")
+    ]
+    machine = boot(
+        plugins=[Ws2003(disk="ssd"), Whea(), *others, HotReplace(copy_bandwidth=10**8)],
+        tables=small_tables(4, nodes=2, memory=UNIT),
+        seed=seed,
+        trace=True,
+        hooks="checked",
+    )
+    bank = PagedBank(
+        unit=UNIT,
+        filled=Share(0.4),
+        cold=16 * MIB,
+        cold_share=Share(0.9),
+        writing=Share(0.1),
+        at=100 * MILLISECOND,
+        until=800 * MILLISECOND,
+    )
+    bank.start(machine)
+    machine.run()
+    machine.check()
+    found = {metric.name: metric.value for metric in bank.measure(machine)}
+    assert (found["replaced"], found["lost"]) == (1, 0)
+    (end,) = (each.time for each in machine.tracer.records("MemoryReplaced"))
+    copied = {
+        frame: int(each["began"])
+        for each in machine.tracer.records("MemoryCopy")
+        for frame in range(int(each["frame"]), int(each["frame"]) + int(each["pages"]))
+    }
+    began = min(copied.values())
+    moved = {
+        frame: each.time
+        for each in machine.tracer.records("Migrate")
+        if began < each.time < end
+        for frame in range(int(each["frame"]), int(each["frame"]) + int(each["pages"]))
+        if frame < UNIT // PAGE
+    }
+    assert moved
+    assert all(copied[frame] >= time for frame, time in moved.items())
+
+
 # -- other machines, and what cannot be ----------------------------------------------------------------------
 
 

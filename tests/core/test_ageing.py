@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntlab.errors import PluginError, SimulationError
+from ntlab.errors import PluginError, SimulationError, UserError
 from ntlab.hooks import hookimpl
 from ntlab.machine import (
     AgeingPolicy,
@@ -416,3 +416,9 @@ def test_an_age_that_cannot_be_is_found() -> None:
 def test_rules_that_cannot_be(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AgeingPolicy(**wrong)
+
+
+def test_a_working_set_of_more_at_least_than_at_most_is_refused() -> None:
+    machine = boot(plugins=[Ws2003(working_set_minimum=500)])
+    with pytest.raises(UserError, match="'p' of at least 500 and at most 345 pages; expected a maximum"):
+        machine.memory.space(machine.create_process("p"))

@@ -219,6 +219,16 @@ def test_a_driver_may_be_told_of_the_processors_that_there_are(refused: int | No
         assert machine.partitioning.drivers == []
 
 
+def test_the_baseline_places_threads_by_the_parts_that_there_are() -> None:
+    """A core whose second processor is missing is idle when its first one is."""
+    machine = able(0, Ws2003(), tables=small_tables(4, siblings=2))
+    machine.partitioning.set_aside(1)
+    process = machine.create_process("p")
+    program = [Compute(10 * MILLISECOND)]
+    threads = [machine.create_thread(process, iter(program), ideal=ideal) for ideal in (0, 1)]
+    assert [machine.processors.index(thread.processor) for thread in threads if thread.processor] == [0, 2]
+
+
 def test_who_asked_is_told_and_only_then_has_the_processor() -> None:
     machine = able(3, rules())
     machine.partitioning.set_aside(1)
@@ -685,6 +695,31 @@ def test_processors_are_set_aside_before_anything_runs() -> None:
     busy(machine, 1)
     with pytest.raises(SimulationError, match="set aside though threads"):
         machine.partitioning.set_aside(1)
+
+
+def test_what_was_replaced_and_added_is_so_after_a_crash() -> None:
+    machine = able(4, Ws2003(), nodes=2)
+    partitioning = machine.partitioning
+    partitioning.set_aside(2)
+    partitioning.divide_memory(32 * MIB)
+    for _ in range(2):
+        partitioning.provide_memory(32 * MIB)
+    partitioning.replace_processor(0)
+    partitioning.replace_memory(0)
+    partitioning.add_memory(0, MIB)
+    machine.engine.at(SECOND, lambda _: machine.bug_check(0x9C))
+    machine.run()
+    again = machine.restart(SECOND)
+    assert (again.scheduler.all_mask, again.partitioning.spare_processors) == (0b0110, 1)
+    assert [node.installed for node in again.memory.nodes] == [64 * 256 + 256, 64 * 256]
+    assert again.partitioning.spare_memory == [32 * MIB]
+    assert again.partitioning.exchanged(again.partitioning.memory_unit(0)) == 1
+    process, threads = busy(again, 6)
+    assert process.affinity == 0b0110
+    assert again.partitioning.add_processor() is again.processors[3]
+    again.run(3 * SECOND)
+    again.check()
+    assert again.processors[0].context_switches == 0
 
 
 def test_two_processors_are_not_replaced_at_a_time() -> None:

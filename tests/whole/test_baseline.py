@@ -24,9 +24,13 @@ test_conformance = conformance(
         "whea-sources",
     ],
     idle={
+        "cache_policy": SAME,
+        "hardware_changed": "parts come and go in experiments of others, where it makes no difference",
+        "io_limit": SAME,
         "max_transfer": SAME,
         "memory_policy": SAME,
         "processor_cache_policy": SAME,
+        "read_ahead_target": SAME,
         "write_cluster": SAME,
         "write_cluster_limit": SAME,
         "thread_exited": "it forgets a thread that is gone, which nothing can show",

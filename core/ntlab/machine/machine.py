@@ -207,6 +207,7 @@ class Machine:
         if again.checks is not None and self.checks is not None:
             again.checks.follow(self.checks)
         again._left_in_registers = self.hardware_errors.latched
+        again.partitioning.follow(self.partitioning)
         trace = self.tracer.emitter(RESTART)
         if trace is not None:
             trace((self.engine.now, RESTART.id, self.crash.time))

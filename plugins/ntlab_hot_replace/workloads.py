@@ -185,11 +185,14 @@ class AilingMemory:
         for _ in range(self.spares):
             partitioning.provide_memory(self.unit)
         stream = machine.streams.stream("hot_replace.ailing_memory", "errors")
-        ailing = set(stream.sample(range(len(units)), min(self.ailing, len(units))))
+        stream.shuffle(units)
+        ailing = min(self.ailing, len(units))
         now = machine.engine.now
         for number, unit in enumerate(units):
-            chance, when = stream.random(), stream.uniform(0.3, 1)
-            if number in ailing:
+            # Spread evenly over all chances, so that a few units show what many would.
+            place, of = (number, ailing) if number < ailing else (number - ailing, len(units) - ailing)
+            chance, when = (place + stream.random()) / of, stream.uniform(0.3, 1)
+            if number < ailing:
                 count = int(self.fewest * ((self.most + 1) / self.fewest) ** chance)
                 fails = now + int(self.span * when)
                 # The rate rises with the square of time.

@@ -66,7 +66,9 @@ class WeakCells:
         for number, frame in enumerate(
             [*(_frames(pool) if pool is not None else []), *frames[: self.weak - fixed]]
         ):
-            chance, when = stream.random(), stream.uniform(0.3, 1)
+            # Spread evenly over all chances, so that a few pages show what many would.
+            place, of = (number, fixed) if number < fixed else (number - fixed, self.weak - fixed)
+            chance, when = (place + stream.random()) / of, stream.uniform(0.3, 1)
             count, fails = (
                 int(self.fewest * ((self.most + 1) / self.fewest) ** chance),
                 now + int(self.span * when),

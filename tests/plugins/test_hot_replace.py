@@ -164,11 +164,11 @@ def test_uncorrected_errors_and_parts_that_nobody_replaces_do_not_count() -> Non
     report(machine, "memory", 0, 1000, 2000, severity="recoverable")
     report(machine, "memory", 10_000, 11_000, 12_000, address=1 << 40)  # no memory there
     machine.run()
-    assert machine.partitioning.counters() == {}
+    assert not any(machine.partitioning.counters().values())
     machine = able(threshold=0)
     report(machine, "memory", *range(0, 100_000, 1000))
     machine.run()
-    assert machine.partitioning.counters() == {}
+    assert not any(machine.partitioning.counters().values())
 
 
 # -- closed forms -------------------------------------------------------------------------------------------

@@ -52,6 +52,12 @@ ARRIVAL_DELAY = 1 * MILLISECOND
 RETRY = 10 * MICROSECOND
 """When a thread cannot leave its processor just now: when to look again."""
 
+COUNTED = (
+    "processors added", "processors refused", "processors replaced",
+    "memory added", "memory replaced", "replacements vetoed",
+)  # fmt: skip
+"""Parts; of added memory, pages."""
+
 State = Literal["start", "complete", "failure"]
 
 
@@ -529,8 +535,10 @@ class Partitioning:
     # -- what is counted -----------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, float]:
-        """What has been done since boot; nothing where nothing has."""
-        return {rf"Dynamic Partitioning\{name}": float(count) for name, count in self.counts.items()}
+        """What has been done since boot; nothing where nobody takes parts."""
+        if self.machine.hooks.partition_support is None:
+            return {}
+        return {rf"Dynamic Partitioning\{name}": float(self.counts[name]) for name in COUNTED}
 
     def check(self) -> None:
         """Compare tables, scheduler and memory. Raises SimulationError where they differ."""

@@ -714,7 +714,7 @@ def test_what_was_replaced_and_added_is_so_after_a_crash() -> None:
     assert [node.installed for node in again.memory.nodes] == [64 * 256 + 256, 64 * 256]
     assert again.partitioning.spare_memory == [32 * MIB]
     assert again.partitioning.exchanged(again.partitioning.memory_unit(0)) == 1
-    process, threads = busy(again, 6)
+    process, _ = busy(again, 6)
     assert process.affinity == 0b0110
     assert again.partitioning.add_processor() is again.processors[3]
     again.run(3 * SECOND)

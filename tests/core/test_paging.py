@@ -111,6 +111,16 @@ def test_who_waits_for_the_writer_is_told_when_the_file_is_full() -> None:
     assert box.paging.full == 1
 
 
+def test_who_waits_for_the_writer_is_told_when_others_have_taken_back_all_that_it_would_write() -> None:
+    box = Box(9, memory=8)
+    box.do(box.touch(0, 8))
+    box.trim(*range(8))
+    results = box.start(box.touch(8))
+    box.do(box.touch(0, 8, write=False))
+    assert results == [STATUS_NO_MEMORY]
+    assert not box.transfers("Write")
+
+
 def test_a_page_changed_while_it_is_written_stays_changed() -> None:
     box = Box(2)
     box.do(box.touch(0, 2))

@@ -244,8 +244,8 @@ class Paging:
                 return
             self.full += 1
             self._stuck = True
-            self.memory.more_available()  # whoever waits for the writer shall see that it will not come
         self._flushing = False
+        self.memory.more_available()  # whoever waits for the writer shall see that nothing will come
         waiting, self._flushed = self._flushed, []
         for thread in waiting:
             self.machine.scheduler.wake(thread, head is None)

@@ -85,19 +85,19 @@ class PagingWrites:
         """Near the nearest neighbour: where the pages would lie if the file were the address space."""
         if not self.target_neighbours:
             return None
-        slot_of, count = paging.file.slot_of, len(pages)
-        for distance in range(1, self._window(paging)):
-            wanted = None
-            before = slot_of.get(pages[0] - distance)
-            after = slot_of.get(pages[-1] + distance)
-            if before is not None:
-                wanted = before + distance
-            elif after is not None:
-                wanted = after - distance - count + 1
-            if wanted is not None:
-                place = paging.file.nearest_fit(wanted, count)
-                return None if place is None else (place, count)
-        return None
+        file, count = paging.file, len(pages)
+        before, after = file.below(pages[0]), file.above(pages[-1])
+        far = self._window(paging)
+        back = pages[0] - before if before is not None else far
+        ahead = after - pages[-1] if after is not None else far
+        if back <= ahead and before is not None and back < far:
+            wanted = file.slot_of[before] + back
+        elif after is not None and ahead < far:
+            wanted = file.slot_of[after] - ahead - count + 1
+        else:
+            return None
+        place = file.nearest_fit(wanted, count)
+        return None if place is None else (place, count)
 
     @hookimpl
     def io_limit(self, request: IoRequest) -> int | None:

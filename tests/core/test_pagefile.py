@@ -95,6 +95,8 @@ def test_a_stretch_is_one_run_however_it_came_and_is_cut_where_a_page_goes() -> 
     assert file.first_stored(0, 1000) == (21, 24)
     assert file.first_stored(22, 23) == (22, 23)
     assert file.first_stored(24, 40) is None
+    assert [file.below(owner) for owner in (21, 22, 30, 40, 99)] == [None, 21, 23, 23, 40]
+    assert [file.above(owner) for owner in (0, 21, 23, 39, 40)] == [21, 22, 40, 40, None]
     assert file.release(22, 41) == 3
     assert dict(file.slot_of) == {21: 2}
     assert dict(file.owner_of) == {2: 21}

@@ -151,7 +151,9 @@ class Ageing:
                     extent.age += 1
                 if extent.age == oldest:
                     old += extent.pages
-                memory.merge(extent)
+                before = extent.previous
+                if before is not None and before.frame + before.pages == extent.frame:
+                    memory.merge(extent)
         self.looks += pages
         if self._trace_look is not None:
             self._trace_look((self.engine.now, LOOK.id, pages, accessed, old))

@@ -16,6 +16,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError
 from ntlab.machine.ordered import Ordered
 
@@ -141,6 +142,16 @@ class PagingFile:
             run = self._by_owner.get(following)
             assert run is not None
         return max(owner, run.owner), min(stop, run.owner + run.count)
+
+    def below(self, owner: int) -> int | None:
+        """The nearest owner below `owner` that has a slot."""
+        run, _ = self._by_owner.around(owner - 1)
+        return None if run is None else min(owner, run.owner + run.count) - 1
+
+    def above(self, owner: int) -> int | None:
+        """The nearest owner above `owner` that has a slot."""
+        found = self.first_stored(owner + 1, FOREVER)
+        return None if found is None else found[0]
 
     def _slot_of(self, owner: int) -> int | None:
         run = self.stored(owner)

@@ -168,7 +168,11 @@ class Writers:
         region = yield Allocate(self.pages, node)
         if region is None or (yield Touch(region, write=True, accesses=0)) is not None:
             raise UserError("the machine's memory is full", where=WRITERS, expected=f"{self.pages} pages")
-        (home,) = region.pages_by_node()
+        home, *others = region.pages_by_node()
+        if others:
+            raise UserError(
+                f"{self.pages} pages on more than one node", where=f"{WRITERS}: pages", expected="fewer"
+            )
         rate = self.local if home == 0 else self.remote
         overlap = rate * machine.tables.latency[0][home] / (memory.policy.line * 1e9)
         yield Sleep(100 * MILLISECOND - engine.now % (100 * MILLISECOND))

@@ -125,5 +125,7 @@ def test_mistakes_are_named() -> None:
         live(Writers(second=4), tables, NumaHome(), NumaApis())
     with pytest.raises(UserError, match="memory is full"):
         live(Writers(pages=1 << 30), tables)
+    with pytest.raises(UserError, match="more than one node"):
+        live(Writers(pages=2_000_000), tables)
     with pytest.raises(UserError, match="commit limit"):
         live(Precedence(pages=1 << 30), tables)

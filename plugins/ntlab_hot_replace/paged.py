@@ -79,7 +79,7 @@ class PagedBank:
         process = machine.create_process("pagers")
         space = memory.space(process)
         hot = space.allocate(max(1, int(memory.available * self.filled)))
-        cold = space.allocate(self.cold // memory.policy.page_size)
+        cold = space.allocate(-(-self.cold // memory.policy.page_size))
         if hot is None or cold is None:
             raise UserError("the memory passes the commit limit", where=f"{OWNER}: filled", expected="less")
         memory.populate(hot, unit.node, dirty=True)
@@ -110,7 +110,7 @@ class PagedBank:
         engine = machine.engine
         stream = machine.streams.stream(OWNER, f"thread {index}")
         due = engine.now
-        burst = self.burst // machine.memory.policy.page_size
+        burst = -(-self.burst // machine.memory.policy.page_size)
         while engine.now < end:
             region = cold if stream.random() < self.cold_share else hot
             pages = min(burst, region.pages)

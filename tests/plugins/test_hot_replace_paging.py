@@ -252,6 +252,16 @@ def test_paging_goes_on_on_a_real_machine() -> None:
     assert pause["quiet"] <= pause["movable_first"] < pause["all_in_window"]
 
 
+def test_a_burst_smaller_than_a_page_is_a_page() -> None:
+    machine = boot(
+        plugins=[Ws2003(page_size=8 * KIB), Whea(), HotReplace()], tables=small_tables(1, memory=64 * MIB)
+    )
+    bank = PagedBank(unit=UNIT, burst=4 * KIB, until=50 * MILLISECOND)
+    bank.start(machine)
+    machine.run()
+    assert {metric.name: metric.value for metric in bank.measure(machine)}["uses"] > 0
+
+
 def test_mistakes_are_named() -> None:
     def begin(message: str, plugin: Ws2003 | None = None, **options: Any) -> None:
         machine = boot(plugins=[plugin or Ws2003(), HotReplace()], tables=small_tables(1, memory=64 * MIB))

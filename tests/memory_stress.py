@@ -42,7 +42,10 @@ from ntlab.machine import (
     PagingPolicy,
     PoolBlock,
     Process,
+    Processor,
+    QueryKey,
     Region,
+    RegistryPolicy,
     ReplacementPolicy,
     Request,
     Thread,
@@ -51,7 +54,7 @@ from ntlab.machine import (
     WorkingSet,
 )
 from ntlab.machine.accesses import STATUS_NO_MEMORY
-from ntlab.machine.extents import ACTIVE, BAD
+from ntlab.machine.extents import BAD
 from ntlab.machine.mappings import create_mapping
 from ntlab.machine.paging import PAGE_MASK, SPACE_SHIFT, number
 from ntlab.plugin import option, plugin
@@ -90,6 +93,8 @@ class Rules:
     priorities: bool = False
     dummy: bool = False
     clusters: bool = False
+    registry: Literal["nonpaged", "cache_views", "paged_pool"] = "nonpaged"
+    hive_file: bool = False
 
     @classmethod
     def random(cls, random: Random) -> Rules:
@@ -114,6 +119,8 @@ class Rules:
             priorities=random.random() < 0.5,
             dummy=random.random() < 0.5,
             clusters=random.random() < 0.5,
+            registry=random.choice(("nonpaged", "cache_views", "paged_pool")),
+            hive_file=random.random() < 0.5,
         )
 
 
@@ -240,7 +247,20 @@ class Chance:
                 pages -= memory.trim(working_set, memory.oldest(working_set, spare))
 
     @hookimpl
+    def registry_policy(self) -> RegistryPolicy:
+        return RegistryPolicy(
+            backing=self.rules.registry,
+            store="hive_file" if self.rules.hive_file else "paging_file",
+            limit=Size(6 * PAGE),
+            part=Size(2 * PAGE),
+        )
+
+    @hookimpl
     def partition_support(self) -> bool:
+        return True
+
+    @hookimpl
+    def gets_processor(self) -> bool:
         return True
 
     @hookimpl
@@ -294,6 +314,9 @@ WEIGHTS = {
     "bad_page": 1,
     "add_memory": 0.3,
     "replace_memory": 0.3,
+    "query_registry": 4,
+    "add_processor": 0.3,
+    "replace_processor": 0.3,
 }
 
 
@@ -306,7 +329,7 @@ class Stress:
         self.rules = rules = rules if rules is not None else Rules.random(random)
         tracer = Tracer()
         contents = Contents(tracer)
-        tables = small_tables(2 * rules.nodes, nodes=rules.nodes, memory=rules.pages * PAGE)
+        tables = small_tables(3 * rules.nodes, nodes=rules.nodes, memory=rules.pages * PAGE)
         self.machine = Machine(tables, [Chance(rules=rules)], seed=seed, tracer=tracer, **machine).boot()
         assert self.machine.paging is not None
         self.paging = self.machine.paging
@@ -315,6 +338,7 @@ class Stress:
         self.engine = self.machine.engine
         self.most = 2 * self.memory.installed
         self.limit = self.memory.commit_limit
+        self.machine.partitioning.set_aside(2)
         self.processes = [self.machine.create_process(f"p{index}") for index in range(3)]
         self.regions: list[Region] = []
         self.mappings: list[MappingObject] = []
@@ -327,6 +351,8 @@ class Stress:
         cache = self.machine.file_cache
         self.files = [cache.create(f"f{n}", random.randint(1, 24) * PAGE - 7) for n in range(5)]
         self.opened = [cache.open(file) for file in self.files[:2]]
+        # In non-paged pool, hives stay for good; so they are smaller than what is left.
+        self.hives = [self.machine.registry.load(name, 4 * PAGE) for name in ("SYSTEM", "SOFTWARE")]
         self.holding = Holding(random)
         self.paging.disk.attach(self.holding)
         self.machine.partitioning.divide_memory(16 * PAGE)
@@ -347,6 +373,7 @@ class Stress:
             now = self.engine.events, self.done.total()
             if now != seen:
                 seen = now
+                self.machine.tracer.flush()
                 self.machine.check()
                 self.looks += 1
 
@@ -406,11 +433,12 @@ class Stress:
         self.machine.run()
         self.machine.check()
         memory = self.memory
-        resident = sum(space.committed for space in self.machine.sections.spaces())
-        assert memory.committed == resident, "commit that nobody has"
+        kept = sum(space.committed for space in self.machine.sections.spaces())
+        assert memory.committed == kept, "commit that nobody has"
         assert memory.commit_limit == self.limit + memory.installed - self.most // 2
-        assert not self.paging.file.slot_of, "slots that nobody has"
-        assert memory.pages(ACTIVE) >= resident
+        kernel = {space.id for space in self.machine.sections.spaces()}
+        owners = {run.owner >> SPACE_SHIFT for run in self.paging.file.stored_runs()}
+        assert owners <= kernel, "slots that nobody has"
 
     # -- operations ----------------------------------------------------------------------------------------
 
@@ -428,8 +456,12 @@ class Stress:
             if then is not None:
                 then(result)
 
-        where = 1 << self.random.randrange(len(self.machine.processors))
-        self.machine.create_thread(process, program(), affinity=where)
+        self.machine.create_thread(process, program(), affinity=self._processor().bit)
+
+    def _processor(self) -> Processor:
+        """One that is in use."""
+        scheduler = self.machine.scheduler
+        return self.random.choice([each for each in scheduler.processors if each.bit & scheduler.all_mask])
 
     def _touch(self, process: Process, region: Region, *, write: bool) -> None:
         first = self.random.randrange(region.pages)
@@ -598,10 +630,18 @@ class Stress:
                 self.memory.migrate(extent, node)
                 self.results["migrated"] += 1
 
+    def query_registry(self) -> None:
+        hive = self.random.choice(self.hives)
+        query = QueryKey(hive, self.random.randrange(hive.keys), accesses=1)
+        self._thread(self.random.choice(self.processes), None, query, then=self._queried)
+
+    def _queried(self, result: Any) -> None:
+        self.results["key not found for want of memory" if result == STATUS_NO_MEMORY else "key found"] += 1
+
     # -- faults --------------------------------------------------------------------------------------------
 
     def interrupt(self) -> None:
-        processor = self.random.choice(self.machine.processors)
+        processor = self._processor()
         if self.random.random() < 0.5:
             self.machine.interrupts.interrupt(processor, self.random.randrange(20_000))
         else:
@@ -609,7 +649,7 @@ class Stress:
 
     def change_speed(self) -> None:
         """A processor runs slower, faster, or not at all for a while."""
-        scheduler, processor = self.machine.scheduler, self.random.choice(self.machine.processors)
+        scheduler, processor = self.machine.scheduler, self._processor()
         scheduler.set_speed(processor, self.random.choice((0, 1, 4, 8)) * NOMINAL // 4)
 
         def restore(_: object) -> None:
@@ -640,6 +680,21 @@ class Stress:
             return
         partitioning.provide_memory(unit.pages * PAGE)
         partitioning.replace_memory(unit.first * PAGE, done=self._replaced)
+
+    def add_processor(self) -> None:
+        partitioning = self.machine.partitioning
+        if partitioning.spare_processors and partitioning.replacing is None:
+            partitioning.add_processor()
+            self.results["processor added"] += 1
+
+    def replace_processor(self) -> None:
+        partitioning = self.machine.partitioning
+        if partitioning.spare_processors and partitioning.replacing is None:
+            number = partitioning.number(self._processor())
+            partitioning.replace_processor(number, done=self._processor_replaced)
+
+    def _processor_replaced(self) -> None:
+        self.results["processor replaced"] += 1
 
     def _replaced(self) -> None:
         self.results["memory replaced"] += 1

@@ -41,6 +41,17 @@ def test_it_is_a_sorted_dictionary(keys: list[int], chunk: int, data: st.DataObj
                 assert found.first() == all_of[0]
 
 
+def test_what_is_moved_up_is_never_more_than_a_chunk() -> None:
+    found: Ordered[int] = Ordered()
+    for number in range(50_000):
+        found.add(number * 7919 % 50_021, number)
+    assert max(map(len, found._keys)) <= ordered.CHUNK
+    assert len(found._keys) < 3 * 50_000 / ordered.CHUNK
+    for number in range(50_000):
+        assert found.remove(number * 7919 % 50_021) == number
+    assert (len(found._keys), bool(found)) == (1, False)
+
+
 def test_a_key_is_here_once_or_not_at_all() -> None:
     found: Ordered[str] = Ordered()
     found.add(3, "three")

@@ -104,6 +104,15 @@ def test_a_stretch_is_one_run_however_it_came_and_is_cut_where_a_page_goes() -> 
     file.check()
 
 
+def test_a_million_pages_in_a_row_are_one_run() -> None:
+    file = PagingFile(1 << 21)
+    file.allocate(5, range(1 << 20))
+    assert [(run.slot, run.owner, run.count) for run in file.stored_runs()] == [(5, 0, 1 << 20)]
+    assert file.release(10, 1 << 19) == (1 << 19) - 10
+    assert file.free_runs() == [(0, 5), (15, (1 << 19) - 10), (5 + (1 << 20), (1 << 20) - 5)]
+    file.check()
+
+
 def test_fragmentation_is_slot_runs_per_run_of_pages() -> None:
     file = PagingFile(12)
     assert file.fragmentation == 0

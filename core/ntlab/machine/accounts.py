@@ -169,7 +169,7 @@ def _check_working_sets(memory: Memory) -> None:
 
 
 def _lists(memory: Memory) -> Iterable[PageList]:
-    yield from (memory.modified, memory.modified_no_write, memory.bad)
+    yield from (memory.modified, memory.modified_no_write)
     for node in memory.nodes:
         yield from node.standby
     yield from {id(space.working_set): space.working_set for space in memory.spaces.values()}.values()

@@ -343,7 +343,6 @@ class Memory:
         self.installed = first
         self.modified = PageList()
         self.modified_no_write = PageList()
-        self.bad = PageList()
         self.committed = 0
         self.commit_limit = self.installed  # a paging file adds its size
         self.backing: Backing | None = None  # of regions that name none: a paging file, where there is one

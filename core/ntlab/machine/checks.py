@@ -300,8 +300,8 @@ class _Contents:
 
     def __init__(self) -> None:
         self._held = [(name, part, dict(vars(part))) for name, part in _parts()]
-        # The same, to be compared in no time: this is done after each event.
-        self._quick = [(vars(part).get, [*before], [*before.values()]) for _, part, before in self._held]
+        # The same, to be compared in no time, since that is done after each event. Names keep their places.
+        self._quick = [(vars(part), [*before.values()]) for _, part, before in self._held]
         self._inside = [
             (f"{name}.{key}", value, value.copy())
             for name, _, before in self._held
@@ -311,7 +311,11 @@ class _Contents:
 
     def change(self) -> str:
         """The first thing that is another one now, or "". New names are no change."""
-        changed = any(any(map(is_not, map(get, keys), values)) for get, keys, values in self._quick)
+        changed = False
+        for content, values in self._quick:
+            if len(content) < len(values) or any(map(is_not, content.values(), values)):
+                changed = True
+                break
         for name, part, before in self._held if changed else ():
             content = vars(part)
             for key, value in before.items():

@@ -19,6 +19,7 @@ from ntlab.machine import (
     Device,
     Machine,
     MemoryReplacement,
+    OrderedLevel,
     Process,
     ProcessorChange,
     Region,
@@ -688,6 +689,24 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
     assert "there is no memory at -0x1" in refusal(machine, lambda: partitioning.replace_memory(-1))
     partitioning.replace_memory(0)
     assert "while another unit is" in refusal(machine, lambda: partitioning.replace_memory(64 * MIB))
+
+
+def test_a_processor_that_comes_has_new_queues_wherever_the_old_ones_were() -> None:
+    @plugin(name="ordered", summary="Longest name first.", release="ws2003")
+    class Ordered:
+        @hookimpl
+        def ready_level(self) -> OrderedLevel:
+            return OrderedLevel(lambda thread: -len(thread.name))
+
+    machine = able(8, Ws2003(), Ordered())
+    machine.partitioning.set_aside(6)
+    refused = machine.partitioning.register_driver("refuses", lambda change: REFUSED)
+    assert refused is not None
+    for _ in range(20):
+        assert machine.partitioning.add_processor() is None
+    machine.partitioning.deregister_driver(refused)
+    for _ in range(6):
+        assert machine.partitioning.add_processor() is not None
 
 
 def test_processors_are_set_aside_before_anything_runs() -> None:

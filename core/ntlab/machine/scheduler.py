@@ -101,7 +101,8 @@ class Scheduler:
 
     def _ready_queues(self, number: int) -> list[ReadyQueue]:
         self._ordered = False  # whether a plugin orders some level
-        self._given: set[int] = set()  # the levels that plugins gave
+        # The levels that plugins gave, by identity: kept, since what is gone leaves its identity to others.
+        self._given: dict[int, ReadyLevel] = {}
         return [self._ready_queue(processor) for processor in range(number)]
 
     def _ready_queue(self, processor: int) -> ReadyQueue:
@@ -119,7 +120,7 @@ class Scheduler:
                 raise SimulationError(f"ready_level gave {level!r} {where}, which is no ReadyLevel")
             if len(level) or id(level) in self._given:
                 raise SimulationError(f"ready_level gave {level!r} {where}, which is not new and empty")
-            self._given.add(id(level))
+            self._given[id(level)] = level
             checks = self.machine.checks
             levels.append(level if checks is None else checks.level(level))
             self._ordered = True

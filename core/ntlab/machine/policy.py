@@ -157,7 +157,7 @@ class AgeingPolicy:
 
     - `look`: when the kernel looks which pages have been accessed. "timer": at all, each `period` (ns).
       "demand": at one after the other, when pages are to leave their working set.
-    - `low_available`: after a look by timer, working sets are trimmed if fewer pages than these are available.
+    - `low_available`: after a look by timer, working sets are trimmed if fewer pages are available.
     """
 
     look: Literal["timer", "demand"] = attrs.field(

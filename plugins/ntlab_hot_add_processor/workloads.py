@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 
 from attrs import define, field
 
+from ntlab.errors import UserError
 from ntlab.machine import Arrival, Compute, Machine, Process, ProcessorChange, Request, Thread
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import MILLISECOND, SECOND, Duration
@@ -108,6 +109,12 @@ class Queues:
     _came: int = state(int)
 
     def start(self, machine: Machine) -> None:
+        if self.until <= self.at:
+            raise UserError(
+                f"the programs end at {self.until} ns",
+                where=f"{OWNER}: until",
+                expected=f"after the first processor comes, at {self.at}",
+            )
         there = len(machine.processors)
         aside = min(self.spare, there - 1) if not machine.threads else 0
         machine.partitioning.set_aside(aside)

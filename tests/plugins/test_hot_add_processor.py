@@ -127,6 +127,12 @@ def test_a_32_bit_kernel_takes_memory_only() -> None:
         machine.partitioning.add_processor()
 
 
+def test_programs_that_end_before_a_processor_comes_show_nothing() -> None:
+    machine = boot(plugins=[Ws2003(), HotAddProcessor()])
+    with pytest.raises(UserError, match="until: the programs end at 1000000 ns"):
+        Queues(at=MILLISECOND, until=MILLISECOND).start(machine)
+
+
 def test_on_a_machine_of_one_processor_nothing_comes() -> None:
     found, _ = measure(boot(1, [Ws2003(), HotAddProcessor()]), until=400 * MILLISECOND)
     assert (found["processors"], found["corrupted"], found["told_in_order"]) == (1, 0, 0)

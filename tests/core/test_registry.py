@@ -262,3 +262,26 @@ def test_nothing_is_there_until_a_hive_is_loaded() -> None:
     assert machine.sections.space(NONPAGED_POOL).committed == 0  # part by part, by default
     look_up(machine, hive, *range(0, hive.keys, 100))
     assert machine.counters()[r"Memory\Pool Nonpaged Bytes"] == 4 * MIB
+
+
+@pytest.mark.parametrize("backing", ["nonpaged", "cache_views"])
+def test_what_is_above_the_limit_while_it_is_in_use_goes_afterwards(
+    backing: Literal["nonpaged", "cache_views"],
+) -> None:
+    machine = machine_of(backing=backing, limit=4, part=4)
+    hive = machine.registry.load("H", 16 * PAGE)
+    process = machine.create_process("p")
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        machine.tracer.flush()
+        machine.check()
+        most = max(most, machine.registry.held)
+
+    machine.engine.batch, machine.engine.idle_work = 1, look
+    for part in range(1, 4):  # by different ways at once
+        machine.create_thread(process, iter([QueryKey(hive, 4 * part * CELLS, accesses=64)]))
+    machine.run()
+    assert most > 4
+    assert machine.registry.held <= 4

@@ -215,11 +215,7 @@ class Registry:
             self._parts.move_to_end(key)
             return part
         part = _Part(hive, key[1], self._part_pages)
-        for other in list(self._parts.values()):
-            if self.held + part.pages <= self._limit:
-                break
-            if not other.users and not other.reading:
-                self._drop(other)
+        self._shrink(part)
         if hive.region is None:
             part.region = self.machine.sections.nonpaged(part.pages)
             if part.region is None:
@@ -232,6 +228,21 @@ class Registry:
         self._record(self._trace_load, LOAD_PART, part)
         return part
 
+    def leave(self, part: _Part) -> None:
+        """End a use of a part. There may be more parts than the limit allows, while they are all in use."""
+        part.users -= 1
+        if self.held > self._limit:
+            self._shrink()
+
+    def _shrink(self, coming: _Part | None = None, kept: _Part | None = None) -> None:
+        """Drop parts that nobody uses until they are within the limit, with one that is coming."""
+        more = coming.pages if coming is not None else 0
+        for part in list(self._parts.values()):
+            if self.held + more <= self._limit:
+                break
+            if not part.users and not part.reading and part is not kept:
+                self._drop(part)
+
     def _read(self, part: _Part) -> None:
         """Read a part into non-paged pool."""
         part.reading = True
@@ -241,6 +252,7 @@ class Registry:
             waiters, part.waiters = part.waiters, []
             for thread in waiters:
                 self.machine.scheduler.wake(thread)
+            self._shrink(kept=part)
 
         size, file = self.memory.policy.page_size, part.hive.file
         offset, length = file.start + part.first * size, part.pages * size
@@ -356,7 +368,7 @@ class _Walk(Request):
 
     def _leave(self) -> None:
         if self.part is not None:
-            self.part.users -= 1
+            self.thread.machine.registry.leave(self.part)
             self.part = None
 
     def _end(self, status: int) -> None:

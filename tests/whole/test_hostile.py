@@ -330,6 +330,7 @@ class Call(Request):
 @workload(name="everything", summary="Something of all that a machine does, up to a crash.")
 class Everything:
     def start(self, machine):
+        machine.partitioning.set_aside(1)
         process = machine.create_process("everything")
         lock = machine.create_lock("lock")
         for _ in range(2 * len(machine.processors)):
@@ -337,16 +338,46 @@ class Everything:
         disk = machine.io.create_disk("D:", preset="ssd")
         file, port = File("file", disk, 0, 1 << 20), CompletionPort(machine, "port")
         machine.create_thread(process, self.reading(file, port))
-        memory = machine.memory
-        space = memory.space(process)
-        region = space.allocate(memory.available)
-        memory.populate(region, 0, dirty=True)
-        machine.create_thread(process, iter([Touch(space.allocate(64)), Touch(region, pages=64, accesses=0)]))
+        machine.registry.load("SYSTEM", 1 << 16)
+        machine.create_thread(process, self.caching(machine.file_cache))
+        machine.create_thread(process, self.asking(AllocatePool(100), MapSystemPages(1)))
+        machine.engine.at(40_000 * US, self.change, machine)
+        machine.engine.at(50_000 * US, self.fill, (machine, process))
         guest = machine.partitions.create("guest", memory=1 << 20, plugins=[])
         calling = iter([Compute(5), Call(guest.processors[0]), Compute(5)])
         guest.machine.create_thread(guest.machine.create_process("p"), calling)
-        error = HardwareError(component=Component("processor", 0), severity="fatal")
-        machine.engine.at(400_000 * US, lambda _: machine.hardware_errors.occur(error))
+        for time, severity in ((300_000, "corrected"), (400_000, "fatal")):
+            error = HardwareError(component=Component("processor", 0), severity=severity)
+            machine.engine.at(time * US, machine.hardware_errors.occur, error)
+
+    def asking(self, *requests):
+        for request in requests:
+            yield request
+
+    def caching(self, cache):
+        opened = cache.open(cache.create("cached", 1 << 20))
+        for page in range(8):
+            yield CopyRead(opened, page * 4096, 4096)
+        yield Touch((yield MapFile(cache.create("mapped", 1 << 16))))
+
+    def change(self, machine):
+        partitioning = machine.partitioning
+        partitioning.add_processor()
+        partitioning.divide_memory(1 << 20)
+        partitioning.provide_memory(1 << 20)
+        partitioning.replace_memory(0)
+
+    def fill(self, what):
+        machine, process = what
+        memory = machine.memory
+        space = memory.space(process)
+        clean = space.allocate(16)
+        memory.populate(clean, 0)
+        memory.trim(space.working_set, clean.extents())
+        rest = space.allocate(memory.available - 16)
+        memory.populate(rest, 0, dirty=True)
+        more = Touch(space.allocate(64)), Touch(rest, pages=64, accesses=0)
+        machine.create_thread(process, self.asking(Touch(clean), *more))
 
     def locking(self, lock):
         yield Compute(20_000 * US)
@@ -375,14 +406,30 @@ class Stage:
 
     @hookimpl
     def pages_short(self, memory):
-        (space,) = memory.spaces.values()
-        memory.trim(space.working_set, memory.oldest(space.working_set, 64))
+        largest = max(memory.working_sets, key=lambda each: each.pages)
+        memory.trim(largest, memory.oldest(largest, 64))
+
+    @hookimpl
+    def ageing_policy(self): return AgeingPolicy(period=20_000 * US)
+
+    @hookimpl
+    def read_ahead_size(self): return 4
+
+    @hookimpl
+    def partition_support(self): return True
+
+    @hookimpl
+    def replacement_policy(self): return ReplacementPolicy(devices_off=US, devices_on=US)
 
     @hookimpl
     def error_sources(self): return [NMI]
 
     @hookimpl
-    def hardware_error(self, machine): machine.bug_check(0x80)
+    def hardware_error(self, machine, latched):
+        if latched.error.severity == "fatal":
+            machine.bug_check(0x80)
+        machine.hardware_errors.reported(latched)
+        return True
 
     @hookimpl
     def spin_limit(self): return 10 * US

@@ -262,7 +262,7 @@ READY, RUNNING, WAITING = 1, 2, 5
         ("m = machine.memory.modified.head; m.region = copy(m.region)", "has a wrong owner"),
         ("machine.memory.modified.head.frame = 100", "used twice or not accounted for"),
         ("machine.memory.nodes[0].zeroed._ends.clear()", "touch others, or end elsewhere"),
-        ("machine.memory._waiters.append(thread(machine, 'computes', 2))", "though it waits for pages"),
+        ("machine.memory._waiters[thread(machine, 'computes', 2)] = 1", "though it waits for pages"),
         ("machine.memory.working_sets.clear()", "working sets that may be trimmed are not known"),
         ("machine.paging.file.allocate(3, [5 << 40])", "of an address space that does not exist"),
         ("machine.paging._target = range(3)", "though it writes nothing"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
-from ntlab.machine import FlushModifiedList, Machine, PagingPolicy, Region, Touch
+from ntlab.machine import FlushModifiedList, Machine, Memory, PagingPolicy, Region, Touch
 from ntlab.machine.accesses import STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, MODIFIED, STANDBY, TRANSITION
 from ntlab.machine.paging import PAGE_MASK, SPACE_SHIFT, number
@@ -119,6 +119,27 @@ def test_who_waits_for_the_writer_is_told_when_others_have_taken_back_all_that_i
     box.do(box.touch(0, 8, write=False))
     assert results == [STATUS_NO_MEMORY]
     assert not box.transfers("Write")
+
+
+def test_pages_that_will_be_written_are_not_asked_for_again_by_those_who_wait_for_them() -> None:
+    asked: list[int] = []
+
+    @plugin(name="trims", summary="Trims what is missing, in order.", release="ws2003")
+    class Trims:
+        @hookimpl
+        def pages_short(self, memory: Memory, pages: int) -> None:
+            asked.append(pages)
+            working_set = memory.working_sets[0]
+            memory.trim(working_set, memory.oldest(working_set, pages))
+
+    box = Box(48, memory=32, plugins=[Trims()], slots=64, limit=4)
+    box.do(box.touch(0, 32))
+    results = [box.start(box.touch(32 + 2 * number, 2)) for number in range(8)]
+    box.machine.run()
+    box.check()
+    assert results == [[None]] * 8
+    assert sum(asked) == box.region.space.trimmed == 16
+    assert box.transfers("Write") == [(0, 4), (4, 4), (8, 4), (12, 4)]
 
 
 def test_a_page_changed_while_it_is_written_stays_changed() -> None:

@@ -169,8 +169,8 @@ def registry_policy(machine: Machine) -> RegistryPolicy | None:
 
 @observer
 def pages_short(memory: Memory, pages: int) -> None:
-    """A thread needs so many pages and none is available anywhere; asked again at each retry. Or the balance
-    set manager wants so many more to be available.
+    """So many pages are missing: threads need them, and they are neither available nor modified, and so to be
+    written. Or the balance set manager wants so many more to be available.
 
     Whoever can makes some available: `memory.trim` makes clean pages so at once, changed ones as soon as they
     are written. If that gives none, and none is being written, the request fails with STATUS_NO_MEMORY. 2003:

@@ -19,7 +19,7 @@ pages by state, so any list's length is read, never counted.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -94,8 +94,11 @@ class Writer(Protocol):
     def wake(self) -> None:
         """Pages have become modified."""
 
-    def promise(self) -> bool:
-        """Whether pages will become available without anybody giving up any: it writes, or begins to."""
+    def coming(self) -> int:
+        """How many pages will become available without anybody giving up any: it writes them, or can."""
+
+    def flush(self) -> None:
+        """Write all that can be, from now on."""
 
 
 class Region:
@@ -362,7 +365,7 @@ class Memory:
         self.repurposed = [0] * PRIORITIES
         self.accesses = Accesses(self)
         self.ageing = create_ageing(machine, self)
-        self._waiters: deque[Thread] = deque()  # for pages to become available
+        self._waiters: dict[Thread, int] = {}  # who waits for how many pages to become available
         self._allocation_node = hooks.allocation_node
         self._fallback_order = hooks.fallback_order
         self._standby_node = hooks.standby_node
@@ -897,19 +900,27 @@ class Memory:
     def shortage(self, thread: Thread, pages: int, least: int = 1) -> bool | None:
         """A running thread needs so many pages, and `least` at once, and there are not so many. True if there
         are now; None if some are promised, and the thread will be woken; False if there will be none."""
+        writer = self.writer
         if self.available < least and self._pages_short is not None:
-            self._pages_short(self, pages)
+            # Whoever asks again, since others were first, must not have more and more pages modified.
+            missing = pages + sum(self._waiters.values()) - self.available
+            missing -= writer.coming() if writer is not None else 0
+            if missing > 0:
+                self._pages_short(self, missing)
         if self.available >= least:
             return True
-        if self.writes or (self.writer is not None and self.writer.promise()):
-            self._waiters.append(thread)
-            return None
-        return False
+        if writer is not None and writer.coming():
+            writer.flush()
+        elif not self.writes:
+            return False
+        self._waiters[thread] = pages
+        return None
 
     def more_available(self) -> None:
         """Pages may have become available: let those who wait for pages try again, each in its turn."""
-        while self._waiters:
-            self.engine.soon(self.machine.scheduler.wake, self._waiters.popleft())
+        waiters, self._waiters = self._waiters, {}
+        for thread in waiters:
+            self.engine.soon(self.machine.scheduler.wake, thread)
 
     # -- what is counted ----------------------------------------------------------------------------------
 

@@ -194,12 +194,12 @@ class Paging:
         self._flushing = True
         self.wake()
 
-    def promise(self) -> bool:
-        """A thread needs a page and there is none: whether one will come from here."""
-        if self._transfer is None and (self._stuck or next(self.modified(), None) is None):
-            return False
-        self.flush()
-        return True
+    def coming(self) -> int:
+        """How many pages are being written, or could be."""
+        writing = sum(extent.pages for extent in self._transfer.extents) if self._transfer is not None else 0
+        if self._stuck or next(self.modified(), None) is None:
+            return writing
+        return writing + self.memory.modified.pages
 
     def modified(self) -> Iterator[int]:
         """The pages that could be written, oldest first."""

@@ -45,7 +45,7 @@ def gets_processor(process: Process, processor: Processor, registered: bool) -> 
 
     Asked for each process when a processor has been added and drivers know of it. `registered`: the process
     asked to be told of such arrivals (`partitioning.register_application`), and will be. Processes that begin
-    later may use all processors there are. None everywhere: it does not.
+    later may use all processors there are. None everywhere: it does not. 2003 is never asked: none is added.
     """
 
 
@@ -53,7 +53,7 @@ def gets_processor(process: Process, processor: Processor, registered: bool) -> 
 def replacement_policy(machine: Machine) -> ReplacementPolicy | None:
     """How a part is replaced: in which order, and at which costs.
 
-    Asked when a replacement begins. None everywhere: `ReplacementPolicy()`.
+    Asked when a replacement begins. None everywhere: `ReplacementPolicy()`. 2003 replaces nothing.
     """
 
 
@@ -62,5 +62,5 @@ def device_may_sleep(device: Device) -> bool | None:
     """Whether a device's driver lets the machine go to the state in which memory is exchanged.
 
     Asked of each device before any is turned off (the query of the system power state S4). One False among
-    all answers ends the replacement: nothing is changed. None everywhere: it does.
+    all answers ends the replacement: nothing is changed. None everywhere: it does. 2003 replaces nothing.
     """

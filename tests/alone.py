@@ -8,6 +8,7 @@ Experiments that show it together with what is absent go too; tests that need th
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -37,9 +38,8 @@ def remove_all_but(kept: Collection[str]) -> None:
         if entry.name not in kept:
             groups.remove_option(GROUP, entry.name)
             package = entry.module.partition(".")[0]
-            for name, path in files.items():
-                if name.startswith(f"{package}/"):
-                    path.unlink(missing_ok=True)
+            # The folder, too: an empty one can still be imported.
+            shutil.rmtree(str(distribution.locate_file(package)))
     with listing.open("w", encoding="utf-8") as file:
         groups.write(file)
     shipped = [path for name, path in files.items() if "/experiments/" in name and path.suffix == ".toml"]

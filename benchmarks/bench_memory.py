@@ -28,7 +28,8 @@ from random import Random
 from typing import Any
 
 from ntlab.machine import Machine, Region, Request, SetIdealProcessor, Sleep, Touch
-from ntlab.machine.memory import AddressSpace, Memory
+from ntlab.machine.memory import Memory
+from ntlab.machine.spaces import AddressSpace
 from ntlab.quantities import GIB, MIB, MILLISECOND, Size
 from ntlab.topology import load
 from ntlab_paging_writes import PagingWrites

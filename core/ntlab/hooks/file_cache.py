@@ -14,8 +14,8 @@ from ntlab.hooks.markers import expects, hookspec
 if TYPE_CHECKING:
     from ntlab.machine.file_cache import FileMapping, OpenFile
     from ntlab.machine.machine import Machine
-    from ntlab.machine.memory import Region
     from ntlab.machine.policy import CachePolicy
+    from ntlab.machine.spaces import Region
 
 ReadAheadTarget = Literal["working_set", "standby"]
 """Where read-ahead puts its pages: through views into the system cache's working set, or on the standby list.

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from ntlab.machine.ageing import PageRun
     from ntlab.machine.extents import Extent
     from ntlab.machine.machine import Machine
-    from ntlab.machine.memory import Memory, Region, WorkingSet
+    from ntlab.machine.memory import Memory
     from ntlab.machine.policy import AgeingPolicy, MemoryPolicy, RegistryPolicy
     from ntlab.machine.processors import Processor
+    from ntlab.machine.spaces import Region, WorkingSet
     from ntlab.machine.threads import Thread
 
 

@@ -13,7 +13,7 @@ from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.locks import Acquire, Release, SpinLock
 from ntlab.machine.machine import Machine
 from ntlab.machine.mappings import CreateMapping, MappingObject, MapView, UnmapView, View
-from ntlab.machine.memory import AddressSpace, Backing, Memory, Region, WorkingSet
+from ntlab.machine.memory import Memory
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.paging import FlushModifiedList, Paging
 from ntlab.machine.partitioning import Arrival, Driver, MemoryUnit, Partitioning, ProcessorChange
@@ -49,6 +49,7 @@ from ntlab.machine.sections import (
     SYSTEM_DRIVERS,
     Sections,
 )
+from ntlab.machine.spaces import AddressSpace, Backing, Region, WorkingSet
 from ntlab.machine.stages import Mailbox, Receive, Stage
 from ntlab.machine.threads import (
     Compute,

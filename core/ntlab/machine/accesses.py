@@ -18,8 +18,9 @@ from ntlab.machine.threads import RUNNING, Request, Thread
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
-    from ntlab.machine.memory import Memory, Region
+    from ntlab.machine.memory import Memory
     from ntlab.machine.processors import Processor
+    from ntlab.machine.spaces import Region
 
 STATUS_NO_MEMORY = 0xC0000017
 """What `Touch` gives when no page can be had and none is promised."""

@@ -30,7 +30,8 @@ from ntlab.machine.extents import (
 from ntlab.machine.threads import WAITING
 
 if TYPE_CHECKING:
-    from ntlab.machine.memory import AddressSpace, Memory
+    from ntlab.machine.memory import Memory
+    from ntlab.machine.spaces import AddressSpace
 
 
 def check_memory(memory: Memory) -> None:

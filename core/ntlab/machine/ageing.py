@@ -30,7 +30,8 @@ from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
-    from ntlab.machine.memory import AddressSpace, Memory, WorkingSet
+    from ntlab.machine.memory import Memory
+    from ntlab.machine.spaces import AddressSpace, WorkingSet
 
 ONE_BIT = 1
 """The oldest age where no plugin says more."""

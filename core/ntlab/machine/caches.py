@@ -41,8 +41,8 @@ from ntlab.tracing import event_type
 if TYPE_CHECKING:
     from ntlab.machine.links import Links
     from ntlab.machine.machine import Machine
-    from ntlab.machine.memory import Region
     from ntlab.machine.processors import Processor
+    from ntlab.machine.spaces import Region
 
 REFILL = event_type("Lab-Cache", "Refill", "cpu tid level node lines")
 """Lines have come into a processor's caches: from a cache of that level on its way (node -1), from memory

@@ -29,10 +29,10 @@ from ntlab.machine.accesses import Touch
 from ntlab.machine.disks import Disk
 from ntlab.machine.extents import ACTIVE, TRANSITION, Transfer
 from ntlab.machine.io import NOCACHE, PAGING_IO, File, IoRequest
-from ntlab.machine.memory import AddressSpace, Region
 from ntlab.machine.paging import FILE_END, FILE_READ, SYSTEM_PID, first_disk, whole_pages
 from ntlab.machine.policy import CachePolicy
 from ntlab.machine.sections import SYSTEM_CACHE
+from ntlab.machine.spaces import AddressSpace, Region
 from ntlab.machine.threads import Request, Thread
 from ntlab.tracing import event_type
 

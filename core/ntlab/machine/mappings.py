@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ntlab.errors import SimulationError, UserError
-from ntlab.machine.memory import AddressSpace, Memory, Region, WorkingSet
+from ntlab.machine.memory import Memory
+from ntlab.machine.spaces import AddressSpace, Region, WorkingSet
 from ntlab.machine.threads import Process, Request, Thread
 
 if TYPE_CHECKING:

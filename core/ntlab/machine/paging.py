@@ -24,10 +24,10 @@ from ntlab.errors import SimulationError, UserError
 from ntlab.machine.disks import Disk
 from ntlab.machine.extents import FREE, MODIFIED, TRANSITION, ZEROED, Extent, Transfer
 from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
-from ntlab.machine.memory import AddressSpace, Region
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.policy import PagingPolicy
 from ntlab.machine.records import KERNEL_LOGGER
+from ntlab.machine.spaces import AddressSpace, Region
 from ntlab.machine.threads import Request, Thread
 from ntlab.tracing import EventType, event_type
 from ntlab.tracing.tracer import Emitter

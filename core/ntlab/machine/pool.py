@@ -27,8 +27,8 @@ from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
-    from ntlab.machine.memory import Region
     from ntlab.machine.processors import Processor
+    from ntlab.machine.spaces import Region
 
 GRAIN: Final = 16
 """Sizes of blocks are multiples of this many bytes."""

@@ -28,11 +28,11 @@ from ntlab.errors import SimulationError, UserError
 from ntlab.machine.accesses import STATUS_NO_MEMORY, Touch
 from ntlab.machine.extents import ACTIVE
 from ntlab.machine.io import NOCACHE, File, IoRequest
-from ntlab.machine.memory import Region
 from ntlab.machine.paging import whole_pages
 from ntlab.machine.policy import RegistryPolicy
 from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.machine.sections import PAGED_POOL, SYSTEM_CACHE
+from ntlab.machine.spaces import Region
 from ntlab.machine.threads import Request, Thread
 from ntlab.tracing import EventType, event_type
 from ntlab.tracing.tracer import Emitter

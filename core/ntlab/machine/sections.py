@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from ntlab.errors import SimulationError
 from ntlab.machine.extents import ACTIVE
-from ntlab.machine.memory import AddressSpace, Region, WorkingSet
+from ntlab.machine.spaces import AddressSpace, Region, WorkingSet
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine

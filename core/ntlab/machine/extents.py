@@ -197,6 +197,11 @@ class NodeMemory:
             self.pages[ZEROED] = installed
 
     @property
+    def empty(self) -> int:
+        """Pages that hold nothing: zeroed and free."""
+        return self.pages[ZEROED] + self.pages[FREE]
+
+    @property
     def available(self) -> int:
         """Pages that can be given away at once: zeroed, free and standby."""
         pages = self.pages
@@ -213,11 +218,6 @@ class NodeMemory:
                 start, _ = merged.pop()
             merged.append((start, stop))
         self.ranges = merged
-
-    @property
-    def empty(self) -> int:
-        """Pages that hold nothing: zeroed and free."""
-        return self.pages[ZEROED] + self.pages[FREE]
 
 
 class Transfer:

@@ -163,6 +163,11 @@ class Memory:
         return sum(each.pages for node in self.nodes for each in node.standby[lowest:stop])
 
     @property
+    def empty(self) -> int:
+        """Pages that hold nothing, in all nodes."""
+        return sum(node.empty for node in self.nodes)
+
+    @property
     def available(self) -> int:
         """Pages that can be given away at once, in all nodes."""
         return sum(node.available for node in self.nodes)
@@ -507,15 +512,8 @@ class Memory:
         if extent.transfer is not None or extent.node == node:
             raise SimulationError(f"{extent!r} cannot be moved to node {node}")
         to = self.nodes[node]
-        frame, pages, _ = self._take(to, extent.pages)
-        if self.written is not None:
-            self.written(frame, pages)
-        if pages < extent.pages:
-            self.split(extent, pages)
-        old, place = self.nodes[extent.node], extent.frame
-        old.pages[extent.state] -= pages
-        to.pages[extent.state] += pages
-        extent.node, extent.frame = node, frame
+        old, place = self._relocate(extent, to)
+        pages = extent.pages
         if extent.state == STANDBY:
             assert extent.list is not None
             extent.list.remove(extent)
@@ -525,9 +523,25 @@ class Memory:
         if self._trace_migrate is not None:
             process = extent.region.space.process.id
             self._trace_migrate(
-                (self.engine.now, MIGRATE.id, process, old.index, node, frame, extent.page, pages)
+                (self.engine.now, MIGRATE.id, process, old.index, node, extent.frame, extent.page, pages)
             )
         return pages
+
+    def _relocate(self, extent: Extent, to: NodeMemory) -> tuple[NodeMemory, int]:
+        """Put an extent's pages, or as many of the first as `to` gives in a row, into frames of that node.
+
+        Returns where they were, which is not freed: the node and the first frame.
+        """
+        frame, pages, _ = self._take(to, extent.pages)
+        if self.written is not None:
+            self.written(frame, pages)
+        if pages < extent.pages:
+            self.split(extent, pages)
+        old, place = self.nodes[extent.node], extent.frame
+        old.pages[extent.state] -= pages
+        to.pages[extent.state] += pages
+        extent.node, extent.frame = to.index, frame
+        return old, place
 
     def bring_near(self, thread: Thread, extent: Extent) -> int:
         """A running thread touches a standby extent: let it move to another node, if a plugin says so.
@@ -599,24 +613,13 @@ class Memory:
             extent = self.isolate(extent, page, page + 1)
             if extent.state == STANDBY:
                 self.discard(extent)  # its backing has it too
-            elif not self._move_elsewhere(extent):
-                return False
+            else:
+                place = next((each for each in (node, *self.nodes) if each.available), None)
+                if place is None:
+                    return False
+                self._relocate(extent, place)
         node.pages[BAD] += 1
         node.bad.add(frame, 1)
-        return True
-
-    def _move_elsewhere(self, extent: Extent) -> bool:
-        """Put a single page into another frame, which is not freed. False if there is none."""
-        old = self.nodes[extent.node]
-        place = old if old.available else next((node for node in self.nodes if node.available), None)
-        if place is None:
-            return False
-        frame, _, _ = self._take(place, 1)
-        if self.written is not None:
-            self.written(frame, 1)
-        old.pages[extent.state] -= 1
-        place.pages[extent.state] += 1
-        extent.node, extent.frame = place.index, frame
         return True
 
     # -- faults -------------------------------------------------------------------------------------------
@@ -696,7 +699,7 @@ class Memory:
             r"Memory\Available Bytes": float(self.available * size),
             r"Memory\Committed Bytes": float(self.committed * size),
             r"Memory\Commit Limit": float(self.commit_limit * size),
-            r"Memory\Free & Zero Page List Bytes": float((self.pages(ZEROED) + self.pages(FREE)) * size),
+            r"Memory\Free & Zero Page List Bytes": float(self.empty * size),
             r"Memory\Modified Page List Bytes": float(self.pages(MODIFIED) * size),
             r"Memory\Page Faults/sec": faults / seconds,
             r"Memory\Demand Zero Faults/sec": self.demand_zero_faults / seconds,
@@ -715,8 +718,7 @@ class Memory:
             name = f"NUMA Node Memory({node.index})"
             found[rf"{name}\Total MBytes"] = node.installed * size / 2**20
             found[rf"{name}\Available MBytes"] = node.available * size / 2**20
-            free = node.pages[ZEROED] + node.pages[FREE]
-            found[rf"{name}\Free & Zero Page List MBytes"] = free * size / 2**20
+            found[rf"{name}\Free & Zero Page List MBytes"] = node.empty * size / 2**20
             found[rf"{name}\Standby List MBytes"] = node.pages[STANDBY] * size / 2**20
         return found
 

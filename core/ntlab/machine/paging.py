@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.disks import Disk
-from ntlab.machine.extents import FREE, MODIFIED, TRANSITION, ZEROED, Extent, Transfer
+from ntlab.machine.extents import MODIFIED, TRANSITION, Extent, Transfer
 from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.policy import PagingPolicy
@@ -229,7 +229,7 @@ class Paging:
         available = memory.available
         if available < policy.low_available:
             return True
-        return memory.pages(ZEROED) + memory.pages(FREE) < policy.low_free and memory.modified.pages > min(
+        return memory.empty < policy.low_free and memory.modified.pages > min(
             available // 16, policy.high_modified
         )
 

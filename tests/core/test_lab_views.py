@@ -74,6 +74,17 @@ def test_what_does_not_change_is_left_out() -> None:
     ]  # fmt: skip
 
 
+def test_only_the_last_machine_counts() -> None:
+    samples: Samples[str] = Samples(lambda machine: machine.name)
+    for name in ("crashed", "restarted"):
+        machine = boot(1)
+        machine.name = name
+        samples.watch(machine)
+        machine.engine.at(3 * MS, lambda _: None)
+        machine.run()
+    assert {value for _, value in samples.end(machine)} == {"restarted"}
+
+
 def small() -> Machine:
     return boot(tables=small_tables(2, nodes=2, memory=6 * MIB))
 

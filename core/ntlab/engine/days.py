@@ -2,7 +2,7 @@
 
 A heap of a million times is a million places in memory that the processor does not cache, and a dozen of them
 are visited for each event. Here an event that is far ahead is appended to its day, which is a place that many
-others went to just before; the day is sorted when it comes, and by then it is small enough for the cache.
+others went to just before; its day goes to the heap when it comes, and is small enough for the cache then.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ BATCH = 1 << 10
 NEVER = 2 * FOREVER
 """The horizon where there are no days."""
 CROWD = 1 << 13
-"""Instants in the heap that are too many for the processor's cache; a day has half of them or fewer."""
+"""Instants in the heap that are too many for the processor's cache; days are made for half as many."""
 EVENTS_AT_ONE_INSTANT = 1_000_000
 """More of them, and time will not go on by itself."""
 
@@ -264,7 +264,7 @@ class Engine:
         for time, event in far:
             self._insert(time, event, NORMAL)
         self._heap()
-        # Longer than this work took, whatever comes.
+        # Not again before as many events have happened as this has moved.
         self._settled = self.events + len(self._times) + len(self._days)
 
     def _next_day(self) -> None:

@@ -8,7 +8,7 @@ Plugins and workloads offer views of their own by a method ``views()``; one of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ntlab.lab.tables import Table
 from ntlab.quantities import format_duration, format_size
@@ -16,30 +16,37 @@ from ntlab.quantities import format_duration, format_size
 if TYPE_CHECKING:
     from ntlab.machine import Machine
 
+T = TypeVar("T")
+
 NOTHING = "-"
 
 
-class View:
-    """A view of a run: it watches the machine while that lives, and is a text at the end."""
+class View(Generic[T]):
+    """A view of a run: it takes samples of the machine while that lives, and is a text at the end."""
+
+    def __init__(self) -> None:
+        from ntlab.machine.samples import Samples
+
+        self._samples = Samples(self._take)
 
     def watch(self, machine: Machine) -> None:
         """The machine is about to run."""
+        self._samples.watch(machine)
+
+    def _take(self, machine: Machine) -> T:
+        """What to show over time, as it is now."""
+        raise NotImplementedError
 
     def text(self, machine: Machine) -> str:
         """The view of a machine that has run."""
         raise NotImplementedError
 
 
-class MemoryView(View):
+class MemoryView(View[list[list[int]]]):
     """What RAMMap shows: pages by state and node, the standby lists by priority; and the lists over time."""
 
-    def __init__(self) -> None:
-        from ntlab.machine.samples import Samples
-
-        self._samples = Samples(lambda machine: [node.pages[:] for node in machine.memory.nodes])
-
-    def watch(self, machine: Machine) -> None:
-        self._samples.watch(machine)
+    def _take(self, machine: Machine) -> list[list[int]]:
+        return [node.pages[:] for node in machine.memory.nodes]
 
     def text(self, machine: Machine) -> str:
         from ntlab.machine.extents import PRIORITIES, STATE_NAMES, STATES
@@ -79,18 +86,11 @@ class MemoryView(View):
         return _text(tables)
 
 
-class WorkingSetsView(View):
+class WorkingSetsView(View[dict[int, int]]):
     """Processes and the kernel's sections: what they have in memory, committed and faulted in; over time."""
 
-    def __init__(self) -> None:
-        from ntlab.machine.samples import Samples
-
-        self._samples = Samples(
-            lambda machine: {space.id: space.resident for space in machine.memory.spaces.values()}
-        )
-
-    def watch(self, machine: Machine) -> None:
-        self._samples.watch(machine)
+    def _take(self, machine: Machine) -> dict[int, int]:
+        return {space.id: space.resident for space in machine.memory.spaces.values()}
 
     def text(self, machine: Machine) -> str:
         memory = machine.memory
@@ -126,22 +126,13 @@ class WorkingSetsView(View):
         return _text(tables)
 
 
-class NumaView(View):
+class NumaView(View[tuple[int, int, int]]):
     """Who accesses whose memory: bytes and latency from node to node, pages by process; over time."""
 
-    def __init__(self) -> None:
-        from ntlab.machine.samples import Samples
-
-        self._samples = Samples(self._take)
-
-    @staticmethod
-    def _take(machine: Machine) -> tuple[int, int, int]:
+    def _take(self, machine: Machine) -> tuple[int, int, int]:
         tally = machine.memory.accesses.tally
         remote = sum(count for (source, target), count in tally.accesses.items() if source != target)
         return tally.total, remote, sum(tally.time.values())
-
-    def watch(self, machine: Machine) -> None:
-        self._samples.watch(machine)
 
     def text(self, machine: Machine) -> str:
         memory = machine.memory
@@ -185,7 +176,7 @@ class NumaView(View):
         return _text(tables)
 
 
-VIEWS: dict[str, type[View]] = {"memory": MemoryView, "numa": NumaView, "working-sets": WorkingSetsView}
+VIEWS: dict[str, type[View[Any]]] = {"memory": MemoryView, "numa": NumaView, "working-sets": WorkingSetsView}
 
 
 def _sizes(counts: Sequence[int], unit: int) -> list[str]:

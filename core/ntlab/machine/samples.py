@@ -31,8 +31,9 @@ class Samples(Generic[T]):
         self.taken: list[tuple[int, T]] = []
 
     def watch(self, machine: Machine) -> None:
-        """Begin to take samples of this machine."""
+        """Begin to take samples of this machine. Those of one before it, which has crashed, are dropped."""
         engine = machine.engine
+        self.taken.clear()
 
         def sample(_: object) -> int | None:
             if engine.next_time() is None:

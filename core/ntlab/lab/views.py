@@ -131,8 +131,7 @@ class NumaView(View[tuple[int, int, int]]):
 
     def _take(self, machine: Machine) -> tuple[int, int, int]:
         tally = machine.memory.accesses.tally
-        remote = sum(count for (source, target), count in tally.accesses.items() if source != target)
-        return tally.total, remote, sum(tally.time.values())
+        return tally.total, tally.remote, sum(tally.time.values())
 
     def text(self, machine: Machine) -> str:
         memory = machine.memory

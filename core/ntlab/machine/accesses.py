@@ -50,10 +50,14 @@ class Tally:
         return sum(self.accesses.values())
 
     @property
+    def remote(self) -> int:
+        """The accesses that left their node."""
+        return sum(count for (source, target), count in self.accesses.items() if source != target)
+
+    @property
     def remote_share(self) -> float:
         """The part of the accesses that left their node; 0 where there are none."""
-        remote = sum(count for (source, target), count in self.accesses.items() if source != target)
-        return remote / (self.total or 1)
+        return self.remote / (self.total or 1)
 
     @property
     def mean_latency(self) -> float:

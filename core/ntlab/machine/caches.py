@@ -75,12 +75,7 @@ class Refills:
     @property
     def remote(self) -> int:
         """Lines that came from another node."""
-        return sum(
-            lines
-            for tally in (self.from_memory, self.from_caches)
-            for (source, target), lines in tally.accesses.items()
-            if source != target
-        )
+        return self.from_memory.remote + self.from_caches.remote
 
     def _add(self, part: Part, node: int, lines: int, time: int) -> None:
         self.time += time

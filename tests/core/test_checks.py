@@ -287,8 +287,12 @@ def test_a_guest_that_runs_without_a_processor_is_told() -> None:
     guest.machine.create_thread(guest.machine.create_process("g"), bursts(1_000_000))
     host.run(1000)
     host.check()
-    guest.processors[0].processor.speed = 2 * NOMINAL
-    with pytest.raises(SimulationError, match="has speed 2097152, its host gives it 1048576"):
+    processor = guest.processors[0].processor
+    processor.speed = 2 * NOMINAL
+    with pytest.raises(SimulationError, match="has speed 2097152, its factors give 1048576"):
+        host.check()
+    guest.machine.speeds.set(processor, "host", 2 * NOMINAL)
+    with pytest.raises(SimulationError, match="believes to have speed 2097152, its host's is 1048576"):
         host.check()
 
 

@@ -27,6 +27,7 @@ from ntlab.machine.profile import ProfiledEngine
 from ntlab.machine.registry import Registry
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.sections import Sections
+from ntlab.machine.speeds import Speeds
 from ntlab.machine.threads import Process, Program, Session, Thread
 from ntlab.plugin import RELEASES, plugin_info, renewed
 from ntlab.tracing import Tracer
@@ -106,6 +107,7 @@ class Machine:
         policy = self.hooks.scheduler_policy(self) if self.hooks.scheduler_policy is not None else None
         self.scheduler = Scheduler(self, tables.node_of, policy if policy is not None else SchedulerPolicy())
         self.processors = self.scheduler.processors
+        self.speeds = Speeds(self)
         self.interrupts = Interrupts(self)
         self.locks = Locks(self)
         self.io = Io(self)
@@ -229,6 +231,7 @@ class Machine:
         """
         for mechanism in (
             self.scheduler,
+            self.speeds,
             self.interrupts,
             self.locks,
             self.io,

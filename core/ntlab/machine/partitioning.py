@@ -29,6 +29,7 @@ import attrs
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.policy import ReplacementPolicy
+from ntlab.machine.processors import NOMINAL
 from ntlab.machine.replacement import MemoryReplacement
 from ntlab.machine.threads import READY
 from ntlab.quantities import MICROSECOND, MILLISECOND, format_size
@@ -423,8 +424,7 @@ class Partitioning:
     def _slow(self, what: tuple[Processor, int, Callable[[], object] | None]) -> None:
         failing = what[0]
         policy = self._policy()
-        scheduler = self.machine.scheduler
-        scheduler.set_speed(failing, max(1, int(scheduler.speed_of(failing) * policy.slow_to)))
+        self.machine.speeds.set(failing, "failing", max(1, int(NOMINAL * policy.slow_to)))
         self.machine.engine.after(policy.processor_start, self._stand_in, what)
 
     def _stand_in(self, what: tuple[Processor, int, Callable[[], object] | None]) -> None:

@@ -166,14 +166,14 @@ class VirtualProcessor:
 
     def _started(self, logical: Processor) -> None:
         self._begin = None
-        self.partition.machine.scheduler.set_speed(self.processor, logical.speed)
+        self.partition.machine.speeds.set(self.processor, "host", logical.speed)
 
     def stop(self) -> None:
         """The guest makes no progress from now on."""
         if self._begin is not None:
             self._host.engine.cancel(self._begin)
             self._begin = None
-        self.partition.machine.scheduler.set_speed(self.processor, 0)
+        self.partition.machine.speeds.set(self.processor, "host", 0)
 
     def _long_spin_wait(self, spins: int) -> None:
         self.long_spin_waits += 1
@@ -339,7 +339,7 @@ class Partitions:
         machine.scheduler.watch_switches(_wake)
         for processor in machine.processors:
             processor.virtual = vp = VirtualProcessor(partition, processor)
-            machine.scheduler.set_speed(processor, 0)
+            machine.speeds.set(processor, "host", 0)
             partition.processors.append(vp)
             vp.thread = host.create_thread(process, vp.program(), name=f"{name}:Hv VP {processor.index}")
             vp.thread.virtual = vp
@@ -372,8 +372,9 @@ class Partitions:
                 runs = vp.in_guest and vp.thread.state == RUNNING and logical is not None
                 speed = logical.speed if runs and logical is not None and not logical.level else 0
                 starts = runs and vp._begin is not None  # or goes on at another speed, within this instant
-                if vp.processor.speed != speed and not starts:
-                    raise SimulationError(f"{vp!r} has speed {vp.processor.speed}, its host gives it {speed}")
+                given = child.machine.speeds.factor(vp.processor, "host")
+                if given != speed and not starts:
+                    raise SimulationError(f"{vp!r} believes to have speed {given}, its host's is {speed}")
             try:
                 child.machine.check()
             except SimulationError as error:

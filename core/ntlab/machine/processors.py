@@ -148,6 +148,7 @@ class Processor:
         "dpc_queue",
         "dpc_time",
         "dpcs",
+        "factors",
         "index",
         "interrupt_time",
         "interrupt_work",
@@ -172,6 +173,7 @@ class Processor:
         self.node = node
         self.queue = queue
         self.speed = NOMINAL
+        self.factors: dict[str, int] = {}  # of the speed, by cause: `ntlab.machine.speeds`
         self.thread: Thread | None = None
         self.plan: Event | None = None  # the event that ends the present stretch of running
         self.since = 0  # from when on the thread makes progress

@@ -144,15 +144,13 @@ class _Injector:
         duration = self._duration()
         if self.machine.partition is not None or processor.index in self._slowed:
             return None  # what a guest's processor does is up to the host
-        scheduler = self.machine.scheduler
-        before = scheduler.speed_of(processor)
+        speeds = self.machine.speeds
         self._slowed.add(processor.index)
-        scheduler.set_speed(processor, speed)
+        speeds.set(processor, "faults", speed)
 
         def restore(_: object) -> None:
             self._slowed.remove(processor.index)
-            if scheduler.speed_of(processor) == speed:
-                scheduler.set_speed(processor, before)
+            speeds.set(processor, "faults", NOMINAL)
 
         self.engine.after(duration, restore)
         return processor.index, speed

@@ -43,7 +43,7 @@ def test_each_cause_counts_while_it_lasts() -> None:
         (950, "performance state", NOMINAL),  # 400
         (1000, "failing", NOMINAL),  # 400: the rest takes 600
     ]:
-        machine.engine.at(time, lambda _, c=cause, s=speed: machine.speeds.set(processor, c, s))
+        machine.engine.at(time, lambda change: machine.speeds.set(processor, *change), (cause, speed))
     machine.run()
     # While it stood still, it was not running: 50 and 50 ns.
     assert (machine.engine.now, thread.run_time) == (1600, 1500)

@@ -416,7 +416,7 @@ class Stress:
     def end(self) -> None:
         """Let all threads end, give everything back, and see that nothing is left."""
         for processor in self.machine.processors:
-            self.machine.scheduler.set_speed(processor, NOMINAL)
+            self.machine.speeds.set(processor, "stress", NOMINAL)
         self._settle(0)
         self.machine.run()
         self.check_contents(list(self.changed))
@@ -649,11 +649,11 @@ class Stress:
 
     def change_speed(self) -> None:
         """A processor runs slower, faster, or not at all for a while."""
-        scheduler, processor = self.machine.scheduler, self._processor()
-        scheduler.set_speed(processor, self.random.choice((0, 1, 4, 8)) * NOMINAL // 4)
+        speeds, processor = self.machine.speeds, self._processor()
+        speeds.set(processor, "stress", self.random.choice((0, 1, 4, 8)) * NOMINAL // 4)
 
         def restore(_: object) -> None:
-            scheduler.set_speed(processor, NOMINAL)
+            speeds.set(processor, "stress", NOMINAL)
 
         self.engine.after(self.random.randrange(300_000), restore)
 

@@ -20,7 +20,6 @@ from ntlab.machine.extents import (
     BAD,
     FREE,
     MODIFIED,
-    MODIFIED_NO_WRITE,
     STANDBY,
     STATES,
     TRANSITION,
@@ -125,8 +124,6 @@ def _check_extents(
                 raise _wrong(f"{extent!r} is changed, and yet could be given away")
         elif state == MODIFIED:
             wanted = memory.modified
-        elif state == MODIFIED_NO_WRITE:
-            wanted = memory.modified_no_write
         elif state != TRANSITION:
             raise _wrong(f"{extent!r} is in a state in which pages hold nothing")
         if extent.list is not wanted:
@@ -170,7 +167,7 @@ def _check_working_sets(memory: Memory) -> None:
 
 
 def _lists(memory: Memory) -> Iterable[PageList]:
-    yield from (memory.modified, memory.modified_no_write)
+    yield memory.modified
     for node in memory.nodes:
         yield from node.standby
     yield from {id(space.working_set): space.working_set for space in memory.spaces.values()}.values()

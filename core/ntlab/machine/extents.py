@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ntlab.machine.threads import Thread
 
 ZEROED, FREE, STANDBY, MODIFIED, MODIFIED_NO_WRITE, BAD, ACTIVE, TRANSITION = range(8)
-"""Page states. Transition here is "an I/O is under way"."""
+"""Page states by Windows' numbers. Transition here is "an I/O is under way"; none is ever
+ModifiedNoWrite."""
 STATES = 8
 STATE_NAMES = ("Zeroed", "Free", "Standby", "Modified", "ModifiedNoWrite", "Bad", "Active", "Transition")
 PRIORITIES = 8

@@ -349,7 +349,7 @@ class FileCache:
         """End a use of a view."""
         view.users -= 1
         if not view.users and self._waiters:
-            self.engine.after(0, self.machine.scheduler.wake, self._waiters.popleft())
+            self.engine.soon(self.machine.scheduler.wake, self._waiters.popleft())
 
     def wait(self, thread: Thread) -> None:
         """A running thread is going to wait until a view is out of use; then it tries again."""
@@ -403,7 +403,7 @@ class FileCache:
                 home = self.memory.home(thread, region)
                 plan = file, range(first, stop), target, home, self.memory.priority(thread, region), thread
                 # After this event: what the thread needs itself is to be read first.
-                self.engine.after(0, self._read_ahead, plan)
+                self.engine.soon(self._read_ahead, plan)
         return pages
 
     def _present(self, mapping: FileMapping, pages: range) -> bool:

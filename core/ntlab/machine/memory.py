@@ -33,7 +33,6 @@ from ntlab.machine.extents import (
     BAD,
     FREE,
     MODIFIED,
-    MODIFIED_NO_WRITE,
     NORMAL_PRIORITY,
     PRIORITIES,
     STANDBY,
@@ -100,7 +99,6 @@ class Memory:
             first += node.installed
         self.installed = first
         self.modified = PageList()
-        self.modified_no_write = PageList()
         self.committed = 0
         self.commit_limit = self.installed  # a paging file adds its size
         self.backing: Backing | None = None  # of regions that name none: a paging file, where there is one
@@ -221,8 +219,6 @@ class Memory:
             self.nodes[extent.node].standby[extent.priority].append(extent)
         elif state == MODIFIED:
             self.modified.append(extent)
-        elif state == MODIFIED_NO_WRITE:
-            self.modified_no_write.append(extent)
 
     def _enter(self, extent: Extent) -> None:
         """Put an active extent into its working set."""
@@ -562,8 +558,12 @@ class Memory:
 
     def node_of(self, frame: int) -> NodeMemory | None:
         """The node that has a frame; None where there is no memory."""
+        return self.owner_of(frame, frame + 1)
+
+    def owner_of(self, first: int, stop: int) -> NodeMemory | None:
+        """The first node that has any of the frames first..stop; None where there is no memory."""
         for node in self.nodes:
-            if any(first <= frame < stop for first, stop in node.ranges):
+            if any(start < stop and first < end for start, end in node.ranges):
                 return node
         return None
 
@@ -577,12 +577,11 @@ class Memory:
     def install(self, node: int, first: int, pages: int) -> None:
         """Memory has been added to a node: it can be used, and committed, from now on. Raises SimulationError
         where there is memory already."""
-        for other in self.nodes:
-            for start, stop in other.ranges:
-                if start < first + pages and first < stop:
-                    raise SimulationError(
-                        f"frames {first}..{first + pages} are added, node {other.index} has {start}..{stop}"
-                    )
+        owner = self.owner_of(first, first + pages)
+        if owner is not None:
+            raise SimulationError(
+                f"frames {first}..{first + pages} are added, of which node {owner.index} has some"
+            )
         self.nodes[node].add(first, pages)
         self.installed += pages
         self.commit_limit += pages

@@ -419,7 +419,7 @@ class Partitioning:
                 expected=f"an identical one, of {self._whole.speed[index]} MHz",
             )
         self._leaving = number
-        machine.engine.after(0, self._slow, (scheduler.processors[index], number, done))
+        machine.engine.soon(self._slow, (scheduler.processors[index], number, done))
 
     def _slow(self, what: tuple[Processor, int, Callable[[], object] | None]) -> None:
         failing = what[0]
@@ -433,7 +433,7 @@ class Partitioning:
         self._numbers[spare.index] = number
         self.machine.scheduler.admit(spare)
         self._rebuild()
-        self.machine.engine.after(0, self._leave, (failing, spare, number, done))
+        self.machine.engine.soon(self._leave, (failing, spare, number, done))
 
     def _leave(self, what: tuple[Processor, Processor, int, Callable[[], object] | None]) -> int | None:
         failing, spare, number, done = what
@@ -473,14 +473,13 @@ class Partitioning:
             if address < 0 or address % self._page_size:
                 raise UserError(f"memory is added at {address:#x}", expected="the address of a page")
             first = address // self._page_size
-        for other in memory.nodes:
-            for start, stop in other.ranges:
-                if start < first + pages and first < stop:
-                    begin, end = first * self._page_size, (first + pages) * self._page_size
-                    raise UserError(
-                        f"memory is added at {begin:#x} to {end:#x}, where node {other.index} has some",
-                        expected="addresses that are free",
-                    )
+        owner = memory.owner_of(first, first + pages)
+        if owner is not None:
+            begin, end = first * self._page_size, (first + pages) * self._page_size
+            raise UserError(
+                f"memory is added at {begin:#x} to {end:#x}, where node {owner.index} has some",
+                expected="addresses that are free",
+            )
         memory.install(node, first, pages)
         self._rebuild()
         self.counts["memory added"] += pages

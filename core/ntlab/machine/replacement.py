@@ -133,9 +133,9 @@ class MemoryReplacement:
         """Begin, after the present event."""
         if self.policy.order == "movable_first":
             self._memory.written = self._written
-            self._engine.after(0, self._first)
+            self._engine.soon(self._first)
         else:
-            self._engine.after(0, self._query)
+            self._engine.soon(self._query)
 
     def _first(self, _: object) -> None:
         self._round()
@@ -269,7 +269,7 @@ class MemoryReplacement:
             text = self.machine.tracer.text(outcome)
             self._trace_replaced((self.ended, REPLACED.id, self.first, self.stop, text, self.rounds))
         if self.done is not None:
-            self._engine.after(0, _call, self.done)
+            self._engine.soon(_call, self.done)
 
 
 def _call(action: Callable[[], object]) -> None:

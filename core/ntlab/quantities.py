@@ -1,7 +1,7 @@
 """Quantities as people write them, held as integers.
 
 Times are integer nanoseconds, sizes integer bytes, rates integer bytes a second; fractions are floats
-in 0..1. Decimal prefixes are powers of 1000 and binary prefixes (KiB, MiB, ...) powers of 1024, as IEC
+in 0..1. Powers are integer milliwatts and energies integer picojoules. Decimal prefixes are powers of 1000 and binary prefixes (KiB, MiB, ...) powers of 1024, as IEC
 80000-13 has them. Parsing is exact: "15.625 ms" is 15_625_000, and a value that is no whole number of
 its base unit ("0.3 B") is refused instead of rounded.
 
@@ -39,6 +39,8 @@ _SIZE = {
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }  # fmt: skip
 _RATE = {f"{unit}/s": factor for unit, factor in _SIZE.items()}
+_POWER = {"mW": 1, "W": 10**3, "kW": 10**6}
+_ENERGY = {"pJ": 1, "nJ": 10**3, "uJ": 10**6, "µJ": 10**6, "mJ": 10**9, "J": 10**12}
 _NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\s\d].*?)?\s*\Z")
 
 
@@ -76,6 +78,16 @@ def parse_size(text: object) -> Size:
 def parse_rate(text: object) -> Rate:
     """Bytes a second from text such as "6.4 GB/s". Raises QuantityError."""
     return Rate(_parse(text, _RATE, "rate", "6.4 GB/s"))
+
+
+def parse_power(text: object) -> int:
+    """Milliwatts from text such as "1.5 W". Raises QuantityError."""
+    return _parse(text, _POWER, "power", "1.5 W")
+
+
+def parse_energy(text: object) -> int:
+    """Picojoules from text such as "0.5 mJ". Raises QuantityError."""
+    return _parse(text, _ENERGY, "energy", "0.5 mJ")
 
 
 def parse_share(value: object) -> Share:

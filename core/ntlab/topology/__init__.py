@@ -14,13 +14,17 @@ from ntlab.errors import UnknownNameError
 from ntlab.topology.groups import assign_groups
 from ntlab.topology.installed import HOST, OWN, Profile, profiles
 from ntlab.topology.model import Topology
+from ntlab.topology.power import IdleState, PerformanceState, Power
 from ntlab.topology.tables import Cache, Device, Link, Tables, TopologyError
 
 __all__ = [
     "OWN",
     "Cache",
     "Device",
+    "IdleState",
     "Link",
+    "PerformanceState",
+    "Power",
     "Profile",
     "Tables",
     "Topology",

@@ -27,6 +27,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ntlab.errors import UnknownNameError
+from ntlab.topology.power import Power
 from ntlab.topology.tables import Tables, TopologyError, freeze
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Topology:
         """The firmware's relative distances between nodes (ACPI SLIT, hwloc NUMALatency), by node number."""
         self.latency_ns: Sequence[Sequence[int]] | None = None
         """Read latency in ns where measured or published: [node of the processor][node of the memory]."""
+        self.power: Power | None = None
+        """What its processors draw, where stated."""
         self.graph: networkx.Graph = networkx.Graph(name=name)
         self.graph.add_node(MACHINE, kind="machine")
         self._added: dict[str, int] = {}

@@ -12,8 +12,20 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ntlab.errors import UnknownNameError
-from ntlab.quantities import GIB, KIB, MIB, TIB, QuantityError, parse_duration, parse_rate, parse_size
+from ntlab.quantities import (
+    GIB,
+    KIB,
+    MIB,
+    TIB,
+    QuantityError,
+    parse_duration,
+    parse_energy,
+    parse_power,
+    parse_rate,
+    parse_size,
+)
 from ntlab.topology.model import MACHINE, Topology
+from ntlab.topology.power import DEFAULT, IdleState, PerformanceState, Power
 from ntlab.topology.sets import MAX_PROCESSORS, Part, as_mask, assemble, format_list, parse_list
 from ntlab.topology.tables import DEFAULT_BANDWIDTH, DEFAULT_LATENCY, DEFAULT_SPEED, TopologyError, members
 
@@ -55,6 +67,17 @@ class _Table:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_PROCESSORS:
             self.fail(key, f"a whole number from 1 to {MAX_PROCESSORS}")
         return value
+
+    def flag(self, key: str) -> bool:
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            self.fail(key, "true or false")
+        return value
+
+    def needed(self, key: str, parse: Callable[[object], T], example: str) -> T:
+        if key not in self.values:
+            self.fail(key, f"a value such as {example!r}")
+        return self._quantity(key, self.values[key], parse)
 
     def quantity(self, key: str, parse: Callable[[object], T]) -> T | None:
         return self._quantity(key, self.values[key], parse) if key in self.values else None
@@ -148,6 +171,9 @@ def read(path: Path) -> Topology:
         "link",
         "bus",
         "device",
+        "power",
+        "idle_state",
+        "performance_state",
     )
     return _build(_Table(values, where, keys), path.stem)
 
@@ -201,6 +227,7 @@ def _build(file: _Table, stem: str) -> Topology:
         topology, [{"os_index": i, "speed_mhz": mhz} for i, mhz in zip(indexes, speeds, strict=True)], parts
     )
 
+    topology.power = _power(file)
     between = file.table("between_nodes", ("distances", "latency_ns"))
     topology.distances = between.matrix("distances")
     topology.latency_ns = between.matrix("latency_ns")
@@ -225,6 +252,46 @@ def _build(file: _Table, stem: str) -> Topology:
         for a, b in _ends(topology, link):
             topology.link(a, b, latency_ns=latency, bandwidth=bandwidth)
     return topology
+
+
+_IDLE = ("name", "type", "exit_latency", "residency", "power", "energy", "flushes_caches", "package_sleeps")
+
+
+def _power(file: _Table) -> Power | None:
+    """What the profile says of power. What it leaves open is that of `DEFAULT`."""
+    if not any(key in file for key in ("power", "idle_state", "performance_state")):
+        return None
+    power = file.table("power", ("active", "package", "package_asleep"))
+    idle = [
+        IdleState(
+            name=state.text("name"),
+            type=state.count("type", 1),
+            latency=state.needed("exit_latency", parse_duration, "3 us"),
+            residency=state.needed("residency", parse_duration, "6 us"),
+            power=state.needed("power", parse_power, "3 W"),
+            energy=state.quantity("energy", parse_energy) or 0,
+            flushes=state.flag("flushes_caches"),
+            deep=state.flag("package_sleeps"),
+        )
+        for state in file.tables("idle_state", _IDLE)
+    ]
+    performance = [
+        PerformanceState(
+            speed=state.needed("speed_mhz", _speed, "2000"),
+            power=state.needed("power", parse_power, "10 W"),
+            cores=state.count("cores") if "cores" in state else 0,
+        )
+        for state in file.tables("performance_state", ("speed_mhz", "power", "cores"))
+    ]
+    stated = [power.quantity(key, parse_power) for key in ("active", "package", "package_asleep")]
+    return Power(
+        tuple(idle) if "idle_state" in file else DEFAULT.idle,
+        tuple(performance),
+        *(
+            default if value is None else value
+            for value, default in zip(stated, (DEFAULT.active, DEFAULT.package, DEFAULT.asleep), strict=True)
+        ),
+    )
 
 
 def _regular(layout: _Table) -> tuple[int, dict[str, list[int]]]:
@@ -377,8 +444,37 @@ def write(topology: Topology) -> str:
             {"between": pairs, "latency": f"{latency} ns", "bandwidth": _rate(bandwidth)}
             for (latency, bandwidth), pairs in links.items()
         ],
+        **(_power_written(topology.power) if topology.power is not None else {}),
     }
     return tomli_w.dumps({key: value for key, value in document.items() if value or value == ""})
+
+
+def _power_written(power: Power) -> dict[str, Any]:
+    return {
+        "power": {
+            "active": f"{power.active} mW",
+            "package": f"{power.package} mW",
+            "package_asleep": f"{power.asleep} mW",
+        },
+        "idle_state": [
+            {
+                "name": state.name,
+                "type": state.type,
+                "exit_latency": f"{state.latency} ns",
+                "residency": f"{state.residency} ns",
+                "power": f"{state.power} mW",
+                "energy": f"{state.energy} pJ",
+                "flushes_caches": state.flushes,
+                "package_sleeps": state.deep,
+            }
+            for state in power.idle
+        ],
+        "performance_state": [
+            {"speed_mhz": state.speed, "power": f"{state.power} mW"}
+            | ({"cores": state.cores} if state.cores else {})
+            for state in power.performance
+        ],
+    }
 
 
 def _column(name: str, values: list[Any], default: Any, form: Callable[[Any], object]) -> dict[str, object]:

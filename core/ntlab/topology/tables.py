@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ntlab.errors import UserError
+from ntlab.topology import power
 
 if TYPE_CHECKING:
     from ntlab.topology.model import Topology
@@ -126,6 +127,8 @@ class Tables:
     devices: tuple[Device, ...]
     links: tuple[Link, ...]
     """By the names of their ends."""
+    power: power.Power = power.DEFAULT
+    """What cores and packages draw, and their idle and performance states."""
 
     @property
     def memory(self) -> int:
@@ -210,6 +213,8 @@ def freeze(topology: Topology, group_limit: int = 64) -> Tables:
             if data["relation"] == "link"
         )
     )
+    if topology.power is not None:
+        power.check(topology.power, where)
     for link in links:
         if link.latency < 0 or link.bandwidth <= 0:
             value = f"{link.latency} ns and {link.bandwidth} bytes a second"
@@ -266,6 +271,7 @@ def freeze(topology: Topology, group_limit: int = 64) -> Tables:
             _device(topology, vertex, parents, mask, node_mask) for vertex in kinds.get("device", [])
         ),
         links=links,
+        power=topology.power if topology.power is not None else power.DEFAULT,
     )
     group_of = assign_groups(tables, group_limit)
     group_mask = _masks(group_of)

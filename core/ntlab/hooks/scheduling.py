@@ -7,6 +7,7 @@ anything, but changes threads only where that is said, or in an event of its own
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ntlab.hooks.markers import expects, hookspec, observer
@@ -34,6 +35,16 @@ def scheduler_policy(machine: Machine) -> SchedulerPolicy | None:
     Asked once, while the machine is put together: it has its tables, engine, tracer and streams, but neither
     processors nor any other mechanism yet. 2003: 187.5 ms quanta charged at 15.625 ms ticks, a ready queue
     for each processor. None everywhere: `SchedulerPolicy()`.
+    """
+
+
+@hookspec(firstresult=True)
+@expects("one above 0 for each number of busy processors", lambda answer: answer and min(answer) > 0)
+def core_throughput(machine: Machine) -> Sequence[int] | None:
+    """What a core does whose processors (hyper-threads) are busy: with one of them, with two, and so on.
+
+    In parts of `NOMINAL`, for as many as the largest core has; with one it is NOMINAL. Asked once, while the
+    machine is put together, after `scheduler_policy`. None everywhere: n processors do n times as much.
     """
 
 

@@ -49,7 +49,9 @@ from ntlab.machine.sections import (
     SYSTEM_DRIVERS,
     Sections,
 )
+from ntlab.machine.siblings import Siblings
 from ntlab.machine.spaces import AddressSpace, Backing, Region, WorkingSet
+from ntlab.machine.speeds import Speeds
 from ntlab.machine.stages import Mailbox, Receive, Stage
 from ntlab.machine.threads import (
     Compute,
@@ -160,7 +162,9 @@ __all__ = [
     "SeekCurve",
     "Session",
     "SetIdealProcessor",
+    "Siblings",
     "Sleep",
+    "Speeds",
     "SpinLock",
     "Stage",
     "SystemPtes",

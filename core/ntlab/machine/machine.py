@@ -27,6 +27,7 @@ from ntlab.machine.profile import ProfiledEngine
 from ntlab.machine.registry import Registry
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.sections import Sections
+from ntlab.machine.siblings import Siblings
 from ntlab.machine.speeds import Speeds
 from ntlab.machine.threads import Process, Program, Session, Thread
 from ntlab.plugin import RELEASES, plugin_info, renewed
@@ -108,6 +109,7 @@ class Machine:
         self.scheduler = Scheduler(self, tables.node_of, policy if policy is not None else SchedulerPolicy())
         self.processors = self.scheduler.processors
         self.speeds = Speeds(self)
+        self.siblings = Siblings(self)
         self.interrupts = Interrupts(self)
         self.locks = Locks(self)
         self.io = Io(self)
@@ -232,6 +234,7 @@ class Machine:
         for mechanism in (
             self.scheduler,
             self.speeds,
+            self.siblings,
             self.interrupts,
             self.locks,
             self.io,

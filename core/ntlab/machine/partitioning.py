@@ -243,6 +243,7 @@ class Partitioning:
             scheduler.all_mask,
             installed if stated else self._whole.node_memory,
         )
+        machine.siblings.rebuilt()
         if machine.hooks.hardware_changed is not None:
             machine.hooks.hardware_changed(machine)
 

@@ -42,8 +42,9 @@ def specifications() -> list[ModuleType]:
         paging,
         partitioning,
         scheduling,
+        startup,
         virtualization,
     )
 
     first = [lifecycle, locks, scheduling, io, memory, caches, paging, file_cache]
-    return [*first, errors, virtualization, partitioning]
+    return [*first, errors, virtualization, partitioning, startup]

@@ -53,6 +53,7 @@ from ntlab.machine.siblings import Siblings
 from ntlab.machine.spaces import AddressSpace, Backing, Region, WorkingSet
 from ntlab.machine.speeds import Speeds
 from ntlab.machine.stages import Mailbox, Receive, Stage
+from ntlab.machine.startup import Startup, Task, TaskRun
 from ntlab.machine.threads import (
     Compute,
     Process,
@@ -167,8 +168,11 @@ __all__ = [
     "Speeds",
     "SpinLock",
     "Stage",
+    "Startup",
     "SystemPtes",
     "Tally",
+    "Task",
+    "TaskRun",
     "Thread",
     "Touch",
     "UnmapView",

@@ -35,6 +35,7 @@ from ntlab.tracing import Tracer
 from ntlab.tracing.records import stable_id
 
 if TYPE_CHECKING:
+    from ntlab.machine.startup import Startup
     from ntlab.topology import Tables
 
 
@@ -125,6 +126,7 @@ class Machine:
         self.partitions = Partitions(self)
         self.hardware_errors = HardwareErrors(self)
         self.partitioning = Partitioning(self)
+        self.startup: Startup | None = None  # which makes itself known
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
@@ -249,6 +251,7 @@ class Machine:
             self.partitions,
             self.hardware_errors,
             self.partitioning,
+            self.startup,
         ):
             if mechanism is not None:
                 mechanism.check()

@@ -244,7 +244,7 @@ READY, RUNNING, WAITING = 1, 2, 5
         ("del machine.threads[thread(machine, 'locks', 2).id]", "is no thread of machine"),
         ("thread(machine, 'sleeps').raised = 1", "raised by 1 locks; it holds, or spins on, 0"),
         ("machine.locks._all[0].holder = None", "is free while .* waits for it"),
-        ("machine.locks._all[0].waiters[0].thread.spinning = None", "waits .* without spinning"),
+        ("machine.locks._all[0].waiters[0].user.spinning = None", "waits .* without spinning"),
         ("next(iter(machine.io._pending)).state = COMPLETED", "counted as pending, but is completed"),
         ("next(iter(machine.io._pending)).parts = -1", "has lost count of its parts"),
         ("next(iter(machine.io._pending)).thread = thread(machine, 'computes')", "goes on though"),

@@ -12,6 +12,7 @@ from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
     from ntlab.machine.locks import SpinLock
+    from ntlab.machine.processors import Processor
     from ntlab.machine.threads import Thread
 
 
@@ -33,17 +34,28 @@ def spun_long(lock: SpinLock, thread: Thread) -> None:
     """
 
 
-@observer
-def lock_acquired(lock: SpinLock, thread: Thread, waited: int) -> None:
-    """A thread has a lock, `waited` ns after it asked for it; 0 where it was free.
+@hookspec(firstresult=True)
+@expects("ns, 0 or more", lambda answer: answer >= 0)
+def lock_transfer(lock: SpinLock, giver: Processor, taker: Processor) -> int | None:
+    """How long a lock's cache lines take from the processor that held it last to the one that gets it, ns.
 
-    Called before the thread goes on. 2003: nobody listens.
+    Asked when another processor than the last one gets a lock, which holds it meanwhile and does nothing.
+    `lock.waiters` are those who go on waiting: where they all test the same line, it takes longer. None
+    everywhere: no time.
     """
 
 
 @observer
-def lock_released(lock: SpinLock, thread: Thread, held: int) -> None:
-    """A thread has released a lock that it held for `held` ns.
+def lock_acquired(lock: SpinLock, thread: Thread | None, waited: int) -> None:
+    """A thread, or a DPC (None), has a lock, `waited` ns after it asked for it; 0 where it was free.
+
+    Called before it goes on. 2003: nobody listens.
+    """
+
+
+@observer
+def lock_released(lock: SpinLock, thread: Thread | None, held: int) -> None:
+    """A thread, or a DPC (None), has released a lock that it held for `held` ns.
 
     Called before the lock passes to a waiter. 2003: nobody listens.
     """

@@ -1,7 +1,8 @@
 """Spinlocks: a holder, waiters in order, and processors that burn while they wait.
 
-A thread that holds or waits for a spinlock is at dispatch level: its own kernel cannot preempt it. (A
-hypervisor can take the processor itself away; see `ntlab.machine.partitions`.)
+A thread that holds or waits for a spinlock is at dispatch level: its own kernel cannot preempt it, nor run
+DPCs on its processor. (A hypervisor can take the processor itself away; see `ntlab.machine.partitions`.) A
+DPC may be done under a lock, too, and spins for it like a thread; see `Interrupts.queue_dpc`.
 
 Two disciplines. "fifo": a queued spinlock hands itself to the longest waiter, even to one whose processor
 does not run at the moment. "test_and_set": a free lock goes to the longest waiter whose processor is
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError
+from ntlab.machine.interrupts import Work
+from ntlab.machine.processors import Processor
 from ntlab.machine.threads import RUNNING, Request, Thread
 from ntlab.tracing import event_type
 
@@ -27,6 +30,8 @@ CONTEND = event_type(LAB_LOCK, "Contend", "lock tid waiters")
 RELEASE = event_type(LAB_LOCK, "Release", "lock tid held")
 
 Discipline = Literal["fifo", "test_and_set"]
+User = Thread | Work
+"""Who holds a lock or waits for it. In records, a DPC is thread 0."""
 
 
 class SpinLock:
@@ -37,6 +42,7 @@ class SpinLock:
     """
 
     __slots__ = (
+        "_last",
         "_since",
         "acquisitions",
         "contentions",
@@ -60,8 +66,9 @@ class SpinLock:
         self.id = identity
         self.name = name
         self.discipline = discipline
-        self.holder: Thread | None = None
+        self.holder: User | None = None
         self.waiters: deque[_Waiter] = deque()
+        self._last: Processor | None = None  # where it was held last
         self._since = 0
         self.acquisitions = 0
         self.contentions = 0
@@ -72,49 +79,96 @@ class SpinLock:
     def __repr__(self) -> str:
         return f"<SpinLock {self.name}>"
 
-    def spun(self, thread: Thread) -> int:
-        """How long a thread that waits for it has spun so far, ns of running."""
-        before = next(waiter.run_time for waiter in self.waiters if waiter.thread is thread)
-        return self.machine.scheduler.run_time(thread) - before
+    def spun(self, user: User) -> int:
+        """How long someone who waits for it has spun so far, ns of running."""
+        before = next(waiter.run_time for waiter in self.waiters if waiter.user is user)
+        if isinstance(user, Work):
+            return self.machine.interrupts.run_time(user) - before
+        return self.machine.scheduler.run_time(user) - before
 
-    def _take(self, thread: Thread, waited: int, spun: int) -> None:
+    def ask(self, user: User) -> int | None:
+        """Give it to someone who runs, or let it wait. Returns how long its lines take to come; None: it waits.
+
+        For `Acquire`, and for DPCs.
+        """
+        if self.holder is None and (self.discipline == "test_and_set" or not self.waiters):
+            delay = self._transfer(user)
+            self._take(user, 0, 0)
+            return delay
+        self.contentions += 1
         machine = self.machine
-        self.holder = thread
+        self.waiters.append(_Waiter(user, machine.engine.now))
+        user.spinning = self
+        if machine.locks.trace_contend is not None:
+            machine.locks.trace_contend((machine.engine.now, CONTEND.id, self.id, user.id, len(self.waiters)))
+        return None
+
+    def free(self, user: User) -> None:
+        """Its holder does not need it any more. For `Release`, and for DPCs."""
+        machine = self.machine
+        held = machine.engine.now - self._since
+        self.hold_time += held
+        self.holder = None
+        if machine.locks.trace_release is not None:
+            machine.locks.trace_release((machine.engine.now, RELEASE.id, self.id, user.id, held))
+        if machine.hooks.lock_released is not None:
+            machine.hooks.lock_released(self, user if isinstance(user, Thread) else None, held)
+        self._hand_over()
+
+    def _transfer(self, user: User) -> int:
+        """How long its cache lines take to come to who gets it now."""
+        ask = self.machine.hooks.lock_transfer
+        if ask is None:
+            return 0
+        last, here = self._last, user.processor
+        assert here is not None
+        self._last = here
+        return (ask(self, last, here) or 0) if last is not None and last is not here else 0
+
+    def _take(self, user: User, waited: int, spun: int) -> None:
+        machine = self.machine
+        self.holder = user
         self._since = machine.engine.now
         self.acquisitions += 1
         if machine.locks.trace_acquire is not None:
-            machine.locks.trace_acquire((self._since, ACQUIRE.id, self.id, thread.id, waited, spun))
+            machine.locks.trace_acquire((self._since, ACQUIRE.id, self.id, user.id, waited, spun))
         if machine.hooks.lock_acquired is not None:
-            machine.hooks.lock_acquired(self, thread, waited)
+            machine.hooks.lock_acquired(self, user if isinstance(user, Thread) else None, waited)
 
     def _hand_over(self) -> None:
         """The lock is free: give it to a waiter, if one may have it now."""
         for waiter in self.waiters:
-            if self.discipline == "fifo" or _is_running(waiter.thread):
+            user = waiter.user
+            if self.discipline == "fifo" or _is_running(user):
                 self.waiters.remove(waiter)
-                thread = waiter.thread
-                thread.spinning = None
-                self.machine.scheduler.grant(thread)
+                user.spinning = None
+                delay = self._transfer(user)
+                if isinstance(user, Work):
+                    self.machine.interrupts.grant(user, delay)
+                else:
+                    self.machine.scheduler.grant(user, delay)
                 waited = self.machine.engine.now - waiter.since
-                spun = thread.run_time - waiter.run_time
+                spun = user.run_time - waiter.run_time
                 self.wait_time += waited
                 self.spin_time += spun
-                self._take(thread, waited, spun)
+                self._take(user, waited, spun)
                 return
 
 
 class _Waiter:
-    __slots__ = ("run_time", "since", "thread")
+    __slots__ = ("run_time", "since", "user")
 
-    def __init__(self, thread: Thread, since: int) -> None:
-        self.thread = thread
+    def __init__(self, user: User, since: int) -> None:
+        self.user = user
         self.since = since
-        self.run_time = thread.run_time
+        self.run_time = user.run_time
 
 
-def _is_running(thread: Thread) -> bool:
-    processor = thread.processor
-    return thread.state == RUNNING and processor is not None and processor.speed > 0
+def _is_running(user: User) -> bool:
+    processor = user.processor
+    if processor is None or not processor.speed:
+        return False
+    return processor.interrupt_work is user if isinstance(user, Work) else user.state == RUNNING
 
 
 class Acquire(Request):
@@ -130,18 +184,10 @@ class Acquire(Request):
         if lock.holder is thread or thread.spinning is not None:
             raise SimulationError(f"{thread!r} acquires {lock!r} again: spinlocks are not recursive")
         thread.raised += 1
-        machine = lock.machine
-        if lock.holder is None and (lock.discipline == "test_and_set" or not lock.waiters):
-            lock._take(thread, 0, 0)
-            return 0
-        lock.contentions += 1
-        lock.waiters.append(_Waiter(thread, machine.engine.now))
-        thread.spinning = lock
-        if machine.locks.trace_contend is not None:
-            machine.locks.trace_contend(
-                (machine.engine.now, CONTEND.id, lock.id, thread.id, len(lock.waiters))
-            )
-        limit = machine.hooks.spin_limit
+        delay = lock.ask(thread)
+        if delay is not None:
+            return delay
+        limit = lock.machine.hooks.spin_limit
         found = limit(lock, thread) if limit is not None else None
         return FOREVER if found is None else found
 
@@ -158,16 +204,10 @@ class Release(Request):
         lock = self.lock
         if lock.holder is not thread:
             raise SimulationError(f"{thread!r} releases {lock!r}, which {lock.holder!r} holds")
-        machine = lock.machine
-        held = machine.engine.now - lock._since
-        lock.hold_time += held
-        lock.holder = None
         thread.raised -= 1
-        if machine.locks.trace_release is not None:
-            machine.locks.trace_release((machine.engine.now, RELEASE.id, lock.id, thread.id, held))
-        if machine.hooks.lock_released is not None:
-            machine.hooks.lock_released(lock, thread, held)
-        lock._hand_over()
+        lock.free(thread)
+        if not thread.raised:
+            lock.machine.interrupts.level_falls(thread)
         return 0
 
 
@@ -188,40 +228,48 @@ class Locks:
         return lock
 
     def still_spinning(self, thread: Thread) -> int:
-        """A waiter's spin limit has passed. Returns how long it spins next, 0 if it has the lock now."""
+        """A waiter's spin limit has passed. Returns what it does next, ns: spins on, or goes on with the lock."""
         lock: SpinLock = thread.spinning
         if lock.holder is None:
             lock._hand_over()
             if thread.spinning is None:
-                return 0
+                return thread.remaining
         hooks = self.machine.hooks
         if hooks.spun_long is not None:
             hooks.spun_long(lock, thread)
         if thread.spinning is None:
-            return 0
+            return thread.remaining
         return (hooks.spin_limit(lock, thread) if hooks.spin_limit is not None else None) or FOREVER
 
-    def running_again(self, thread: Thread) -> None:
+    def running_again(self, user: User) -> None:
         """A spinning waiter's processor runs again: a lock left free is its for the taking."""
-        lock: SpinLock = thread.spinning
+        lock: SpinLock = user.spinning
         if lock.holder is None and lock.discipline == "test_and_set":
             lock._hand_over()
 
     def check(self) -> None:
         """Compare locks with their holders and waiters. Raises SimulationError where they differ."""
-        raised: dict[Thread, int] = {}
+        raised: dict[User, int] = {}
         for lock in self._all:
-            waiters = [waiter.thread for waiter in lock.waiters]
-            if lock.holder is not None:
-                raised[lock.holder] = raised.get(lock.holder, 0) + 1
-                if self.machine.threads.get(lock.holder.id) is not lock.holder:
-                    raise SimulationError(f"{lock!r} is held by {lock.holder!r}, which has ended")
+            waiters = [waiter.user for waiter in lock.waiters]
+            holder = lock.holder
+            if holder is not None:
+                raised[holder] = raised.get(holder, 0) + 1
+                if isinstance(holder, Work):
+                    if holder.lock is not lock or not self.machine.interrupts.is_under_way(holder):
+                        raise SimulationError(f"{lock!r} is held by {holder!r}, which is over")
+                elif self.machine.threads.get(holder.id) is not holder:
+                    raise SimulationError(f"{lock!r} is held by {holder!r}, which has ended")
             elif waiters and (lock.discipline == "fifo" or any(map(_is_running, waiters))):
                 raise SimulationError(f"{lock!r} is free while {waiters[0]!r} waits for it")
-            for thread in waiters:
-                raised[thread] = raised.get(thread, 0) + 1
-                if thread.spinning is not lock or thread.state != RUNNING:
-                    raise SimulationError(f"{thread!r} waits for {lock!r} without spinning on it")
+            for user in waiters:
+                raised[user] = raised.get(user, 0) + 1
+                if isinstance(user, Work):
+                    waiting = self.machine.interrupts.is_under_way(user)
+                else:
+                    waiting = user.state == RUNNING
+                if user.spinning is not lock or not waiting:
+                    raise SimulationError(f"{user!r} waits for {lock!r} without spinning on it")
         for thread in self.machine.threads.values():
             count = raised.get(thread, 0)
             if thread.raised != count:

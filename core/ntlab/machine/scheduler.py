@@ -801,14 +801,14 @@ class Scheduler:
         self.switch_watchers.insert(0, watcher)
         self._noted = True
 
-    def grant(self, thread: Thread) -> int:
-        """End a thread's present work: its program goes on when it next runs. Returns what was left."""
+    def grant(self, thread: Thread, work: int = 0) -> int:
+        """Replace a thread's present work by another, after which its program goes on. Returns what was left."""
         processor = thread.processor
         if thread.state != RUNNING or processor is None:
-            left, thread.remaining, thread.fraction = thread.remaining, 0, 0
+            left, thread.remaining, thread.fraction = thread.remaining, work, 0
             return left
         self._pause(processor, thread)
-        left, thread.remaining, thread.fraction = thread.remaining, 0, 0
+        left, thread.remaining, thread.fraction = thread.remaining, work, 0
         self._plan(processor)
         return left
 

@@ -519,7 +519,7 @@ class _Refill:
         self.flow: Flow | None = None
         pause = processor.since - self.since
         if pause > 0:  # the switch itself takes its time first
-            self.flow = self._links.start((), pause, 1, self._begin)
+            self.flow = self._links.start((), pause, self._begin)
         else:
             self._begin(None)
 
@@ -539,7 +539,8 @@ class _Refill:
         self.since = caches.machine.engine.now
         overlap = self.footprint.overlap or caches.policy.overlap
         rate = int(overlap * caches.line * 1_000_000_000 // (part.latency or 1)) or 1
-        self.flow = self._links.start(caches._links(self.processor, part), part.work, rate, self._arrived)
+        loads = [(link, rate) for link in caches._links(self.processor, part)]
+        self.flow = self._links.start(loads, part.work, self._arrived)
 
     def _arrived(self, _: object) -> None:
         part = self.parts.pop()

@@ -3,8 +3,9 @@
 A flow is a piece of work that would take so many ns if it were alone: the time that latency alone gives.
 While it is alone, or its links are wide enough for everyone's full rate, that is what it takes. Where the
 full rates add up to more than a link carries, the link is shared max-min fair: nobody gets more than its
-full rate, and those who want more than the fair level get the level. A flow over several links goes at the
-least of its shares. When a flow begins or ends, those who share a link with it are replanned at that instant.
+full rate, and those who want more than the fair level get the level. A flow may load each of its links at
+another rate; it goes at the least of its shares. When a flow begins or ends, those who share a link with it
+are replanned at that instant.
 
 The accounts are integers: the work left is held in ns times `NOMINAL`, and a flow's speed, like that of a
 processor, in parts of `NOMINAL`. So an undisturbed flow ends at the exact ns, and a shared one within the
@@ -24,8 +25,8 @@ from ntlab.machine.processors import NOMINAL
 class Link:
     """A way for data. `bandwidth` in bytes a second; `latency` in ns is for those who plan their work by it.
 
-    `flows` are those that use it now; `demand` the sum of their full rates; `level` the most that one may
-    have, None while there is enough for all.
+    `flows` are those that use it now, each with its full rate here, bytes a second; `demand` is the sum of
+    these, `level` the most that one may have, None while there is enough for all.
     """
 
     __slots__ = ("bandwidth", "demand", "flows", "latency", "level", "name")
@@ -36,7 +37,7 @@ class Link:
         self.name = name
         self.bandwidth = bandwidth
         self.latency = latency
-        self.flows: dict[Flow, None] = {}  # in the order in which they began
+        self.flows: dict[Flow, int] = {}  # in the order in which they began
         self.demand = 0
         self.level: int | None = None
 
@@ -48,7 +49,7 @@ class Link:
             return None
         rest = self.bandwidth
         waiting = len(self.flows)
-        for rate in sorted([flow.rate for flow in self.flows]):
+        for rate in sorted(self.flows.values()):
             level = rest // waiting
             if rate >= level:
                 return max(level, 1)
@@ -60,16 +61,15 @@ class Link:
 class Flow:
     """Work that goes over links: `left` ns * NOMINAL of it, at `speed` parts of NOMINAL since `since`.
 
-    `rate` is its full rate, bytes a second.
+    `loads` are its links, each with its full rate there, bytes a second.
     """
 
-    __slots__ = ("action", "argument", "event", "left", "links", "rate", "since", "speed")
+    __slots__ = ("action", "argument", "event", "left", "loads", "since", "speed")
 
     def __init__(self, action: Callable[[Any], Any], argument: Any) -> None:
         self.action = action
         self.argument = argument
-        self.links: Sequence[Link] = ()
-        self.rate = 0
+        self.loads: Sequence[tuple[Link, int]] = ()
         self.left = 0
         self.speed = 0
         self.since = 0
@@ -83,16 +83,20 @@ class Links:
         self.engine = engine
 
     def start(
-        self, links: Sequence[Link], work: int, rate: int, action: Callable[[Any], Any], argument: Any = None
+        self,
+        loads: Sequence[tuple[Link, int]],
+        work: int,
+        action: Callable[[Any], Any],
+        argument: Any = None,
     ) -> Flow:
-        """Begin a flow over `links` that takes `work` ns at its full `rate` (bytes a second).
+        """Begin a flow that takes `work` ns at its full rates: those of `loads`, (link, bytes a second).
 
         When it is done, `action(argument)` is called; by then it has left its links.
         """
-        if work < 0 or rate <= 0:
-            raise SimulationError(f"a flow of {work} ns at {rate} bytes/s")
+        if work < 0 or any(rate <= 0 for _, rate in loads):
+            raise SimulationError(f"a flow of {work} ns at {[rate for _, rate in loads]} bytes/s")
         flow = Flow(action, argument)
-        self.resume(flow, links, work * NOMINAL, rate)
+        self.resume(flow, loads, work * NOMINAL)
         return flow
 
     def stop(self, flow: Flow) -> int:
@@ -103,31 +107,31 @@ class Links:
         self._leave(flow)
         return flow.left
 
-    def resume(self, flow: Flow, links: Sequence[Link], left: int, rate: int) -> None:
+    def resume(self, flow: Flow, loads: Sequence[tuple[Link, int]], left: int) -> None:
         """Go on with a stopped flow, perhaps over other links, with `left` ns * NOMINAL to do."""
-        flow.links, flow.left, flow.rate = links, left, rate
+        flow.loads, flow.left = loads, left
         flow.since = self.engine.now
         flow.event = None
-        for link in links:
-            link.flows[flow] = None
+        for link, rate in loads:
+            link.flows[flow] = rate
             link.demand += rate
-        self._share(links)
+        self._share(loads)
         if flow.event is None:
             self._plan(flow)
 
     def _leave(self, flow: Flow) -> None:
-        for link in flow.links:
+        for link, rate in flow.loads:
             del link.flows[flow]
-            link.demand -= flow.rate
-        self._share(flow.links)
+            link.demand -= rate
+        self._share(flow.loads)
 
     def _done(self, flow: Flow) -> None:
         self._leave(flow)
         flow.action(flow.argument)
 
-    def _share(self, links: Sequence[Link]) -> None:
+    def _share(self, loads: Sequence[tuple[Link, int]]) -> None:
         """Who uses these links has changed: replan every flow whose speed changes by it."""
-        for link in links:
+        for link, _ in loads:
             level = link._fair_level()
             if level == link.level:
                 continue
@@ -151,8 +155,8 @@ class Links:
 
 def _speed(flow: Flow) -> int:
     speed = NOMINAL
-    for link in flow.links:
+    for link, rate in flow.loads:
         level = link.level
-        if level is not None and level < flow.rate:
-            speed = min(speed, level * NOMINAL // flow.rate or 1)
+        if level is not None and level < rate:
+            speed = min(speed, level * NOMINAL // rate or 1)
     return speed

@@ -193,12 +193,12 @@ class MemoryReplacement:
         # The memory's channels carry every byte twice.
         self._chunk_began = self._engine.now
         accesses = self._memory.accesses
-        way = accesses.way(self.node, self.node)
-        rate = way[0].bandwidth
+        (channel,) = accesses.way(self.node, self.node)
+        rate = channel.bandwidth
         if self.policy.copy_bandwidth:
             rate = min(rate, 2 * self.policy.copy_bandwidth)
         size = 2 * (CHUNK - room) * self._memory.policy.page_size
-        accesses.links.start(way, -(-size * SECOND // rate), rate, self._chunk_copied)
+        accesses.links.start(((channel, rate),), -(-size * SECOND // rate), self._chunk_copied)
 
     def _chunk_copied(self, _: object) -> None:
         for first, stop in self._chunk:

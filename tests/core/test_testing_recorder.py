@@ -67,11 +67,11 @@ def test_who_ran_where(two: Machine) -> None:
 def test_the_chart(two: Machine) -> None:
     assert Recorder(two).chart(8).splitlines() == [
         "0 ns to 40 ms, 5 ms a column",
-        "cpu 0   aabbab..",
+        "cpu 0 aabbab..",
         "a  one",
         "b  two",
     ]
-    assert Recorder(two).chart(3, since=10 * MS, until=25 * MS).splitlines()[1:3] == ["cpu 0   aab", "a  two"]
+    assert Recorder(two).chart(3, since=10 * MS, until=25 * MS).splitlines()[1:3] == ["cpu 0 aab", "a  two"]
 
 
 def test_a_thread_that_still_runs_is_there_up_to_now() -> None:

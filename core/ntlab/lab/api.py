@@ -155,9 +155,9 @@ def view(
 ) -> dict[str, str]:
     """Run an experiment with its first seed and return one of its views, as text, for each arm that has it.
 
-    A view is a text about a run. All have "memory", "numa" and "working-sets" (`ntlab.lab.views`). Plugins
-    and workloads offer more, such as a listing of its I/O, by a method ``views()``: a dictionary from names
-    to functions of the machine. For `arm` only that one is run.
+    A view is a text about a run. All have those of `ntlab.lab.views`, such as "schedule" and "memory".
+    Plugins and workloads offer more, such as a listing of its I/O, by a method ``views()``: a dictionary from
+    names to functions of the machine. For `arm` only that one is run.
     """
     resolved, hardware_by_name = prepare(experiment, hardware, set, 1)
     work = jobs_of(resolved, hooks_mode(hooks), None if arm is None else [resolved.arm(arm).name])

@@ -139,6 +139,7 @@ def view(job: Job, tables: Tables, name: str) -> str:
     offered = parts.views()
     if name not in offered:
         own = VIEWS[name]()
+        parts.plugins[:0] = own.beside
         return _lived(job, parts, tables, Tracer(keep=True), own.text, own.watch)
     plugin, text_of = offered[name]
     text = _lived(job, parts, tables, Tracer(keep=True), text_of)

@@ -1,15 +1,16 @@
-"""Views of memory that every run has: its lists, its working sets, the traffic between nodes; over time.
+"""Views that every run has; here those of memory: its lists, working sets, traffic between nodes; over time.
 
-    ntlab run EXPERIMENT --view memory|working-sets|numa [--arm ARM]
+    ntlab run EXPERIMENT --view memory|working-sets|numa|schedule|ready [--arm ARM]
 
 Plugins and workloads offer views of their own by a method ``views()``; one of the same name takes the place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from ntlab.lab.schedule import ReadyView, ScheduleView
 from ntlab.lab.tables import Table
 from ntlab.quantities import format_duration, format_size
 
@@ -21,8 +22,22 @@ T = TypeVar("T")
 NOTHING = "-"
 
 
+class RunView(Protocol):
+    """A view of a run. `beside` are plugins that look on for it."""
+
+    beside: Sequence[object]
+
+    def watch(self, machine: Machine) -> None:
+        """The machine is about to run."""
+
+    def text(self, machine: Machine) -> str:
+        """The view of a machine that has run. Its tracer has kept its records."""
+
+
 class View(Generic[T]):
-    """A view of a run: it takes samples of the machine while that lives, and is a text at the end."""
+    """A view that takes samples of the machine while that lives."""
+
+    beside: Sequence[object] = ()
 
     def __init__(self) -> None:
         from ntlab.machine.samples import Samples
@@ -175,7 +190,13 @@ class NumaView(View[tuple[int, int, int]]):
         return _text(tables)
 
 
-VIEWS: dict[str, type[View[Any]]] = {"memory": MemoryView, "numa": NumaView, "working-sets": WorkingSetsView}
+VIEWS: dict[str, Callable[[], RunView]] = {
+    "memory": MemoryView,
+    "numa": NumaView,
+    "ready": ReadyView,
+    "schedule": ScheduleView,
+    "working-sets": WorkingSetsView,
+}
 
 
 def _sizes(counts: Sequence[int], unit: int) -> list[str]:

@@ -19,10 +19,9 @@ from typing import Any, overload
 import attrs
 
 from ntlab.errors import UnknownNameError, UserError
+from ntlab.lab.timeline import Timeline, draw, threads_shown
 from ntlab.machine import Machine, Thread
-from ntlab.machine.records import CSWITCH, THREAD_END, THREAD_START
-from ntlab.machine.scheduler import IDLE_TID
-from ntlab.quantities import format_duration
+from ntlab.machine.records import THREAD_END, THREAD_START
 from ntlab.testing.lines import line_of
 from ntlab.tracing import EventType, Record
 from ntlab.tracing.records import known_types
@@ -193,61 +192,24 @@ class Recorder:
         """
         if thread is not None:
             self._ids(thread)
-        names = self._names()
-        running: dict[int, tuple[str, int]] = {}
-        found: list[Stretch] = []
-
-        def ends(cpu: int, now: int) -> None:
-            if cpu in running:
-                name, start = running.pop(cpu)
-                found.append(Stretch(cpu, name, start, now))
-
-        for switch in self(CSWITCH.name):
-            cpu, new = int(switch["cpu"]), int(switch["new_tid"])
-            ends(cpu, switch.time)
-            if new != IDLE_TID:
-                running[cpu] = names[new], switch.time
-        for cpu in sorted(running):
-            ends(cpu, self.machine.engine.now)
-        return sorted(
-            (
-                stretch
-                for stretch in found
-                if processor in (None, stretch.processor) and thread in (None, stretch.thread)
-            ),
-            key=lambda stretch: (stretch.start, stretch.processor),
-        )
+        timeline = Timeline(self.machine)
+        found = [
+            Stretch(each.processor, timeline.names[each.thread], each.start, each.end)
+            for each in timeline.stretches()
+        ]
+        return [
+            stretch
+            for stretch in found
+            if processor in (None, stretch.processor) and thread in (None, stretch.thread)
+        ]
 
     def chart(self, width: int = 72, *, since: int = 0, until: int | None = None) -> str:
-        """The stretches as text: a line a processor, a letter a thread, a dot where none ran.
-
-        Each column shows the thread that ran longest in it, if it did so longer than the processor was idle.
-        """
-        end = self.machine.engine.now if until is None else until
-        step = max(1, -(-(end - since) // width))
-        columns = max(1, -(-(end - since) // step))
-        ran = [[Counter[str]() for _ in range(columns)] for _ in self.machine.processors]
-        stretches = [stretch for stretch in self.stretches() if stretch.end > since and stretch.start < end]
-        for stretch in stretches:
-            at = max(stretch.start, since)
-            while at < min(stretch.end, end):
-                column = (at - since) // step
-                stop = min(stretch.end, end, since + (column + 1) * step)
-                ran[stretch.processor][column][stretch.thread] += stop - at
-                at = stop
-        names = list(dict.fromkeys(stretch.thread for stretch in stretches))
-        letters = {name: _LETTERS[index % len(_LETTERS)] for index, name in enumerate(names)}
-
-        def cell(column: int, times: Counter[str]) -> str:
-            idle = min(step, end - since - column * step) - times.total()
-            name, time = max(times.items(), key=lambda item: item[1], default=("", 0))
-            return letters[name] if name and time >= idle else "."
-
-        lines = [f"{format_duration(since)} to {format_duration(end)}, {format_duration(step)} a column"]
-        lines += [
-            f"cpu {index:<3} {''.join(map(cell, range(columns), row))}" for index, row in enumerate(ran)
-        ]
-        return "\n".join([*lines, *(f"{letter}  {name}" for name, letter in letters.items())])
+        """The stretches as text, as `ntlab run --view schedule` draws them: a line a processor, a letter a
+        thread, ``!`` for interrupt work, a dot where nothing ran for longer."""
+        timeline = Timeline(self.machine)
+        lines, letters = draw(timeline, width, since=since, until=until)
+        legend = threads_shown(letters, lambda thread: [timeline.names[thread]])
+        return "\n".join([*lines, *("  ".join(row) for row in legend)])
 
     def _names(self) -> dict[int, str]:
         return {int(record["tid"]): str(record["name"]) for record in self(THREAD_START.name)}
@@ -275,6 +237,3 @@ class Recorder:
         lines = [f"<Recorder of {self.machine.name} at {self.machine.engine.now} ns>"]
         lines += [f"  {count:>8}  {name}" for name, count in self.counts().items()]
         return "\n".join(lines)
-
-
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

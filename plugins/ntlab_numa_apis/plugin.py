@@ -8,7 +8,7 @@ from ntlab.hooks import hookimpl
 from ntlab.machine import Machine, Region, Thread, View
 from ntlab.plugin import option, plugin, state
 from ntlab.tracing import event_type
-from ntlab_numa_apis.workloads import Precedence, Writers
+from ntlab_numa_apis.workloads import Precedence, Streams
 
 PREFERENCE = event_type("Lab-Numa", "Preference", "tid pid page rule$ node")
 """Which rule fired; with "thread" it is no node of this plugin's (-1), but the ideal node."""
@@ -20,7 +20,7 @@ PREFERENCE = event_type("Lab-Numa", "Preference", "tid pid page rule$ node")
     release="ws2008",
     ledger=("N7",),
     requires=("numa_home",),
-    workloads=(Precedence, Writers),
+    workloads=(Precedence, Streams),
     neutral={"by_view": False, "by_object": False, "by_allocation": False},
 )
 class NumaApis:

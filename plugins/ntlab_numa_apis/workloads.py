@@ -1,4 +1,4 @@
-"""Programs that prefer nodes: all combinations of preferences, and two threads that write a lot."""
+"""Programs that prefer nodes: all combinations of preferences, and two threads that read or write a lot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ntlab.machine import (
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import MILLISECOND, SECOND, Rate
 
-PRECEDENCE, WRITERS = "numa_apis.precedence", "numa_apis.writers"
+PRECEDENCE, STREAMS = "numa_apis.precedence", "numa_apis.streams"
 
 
 class Row(NamedTuple):
@@ -129,25 +129,24 @@ class Precedence:
 
 
 @workload(
-    name="writers", summary="One or two threads of one node write all the time to memory that they choose."
+    name="streams", summary="One or two threads of one node read or write all the time in memory they choose."
 )
-class Writers:
+class Streams:
     """The memory of the second lies on the node that it prefers. Both keep their processors.
 
-    How fast one alone is, AMD 40555 has measured: two local streams want more than the node's memory gives.
+    They access line after line, so many at a time that one alone reads its own node's memory at `rate`. How
+    long a line takes otherwise is the machine's.
     """
 
-    writers: int = option(default=2, help="How many threads.", minimum=1, maximum=2)
+    threads: int = option(default=2, help="How many threads.", minimum=1, maximum=2)
     second: int = option(
         default=0, help="The node that the second prefers; the first prefers node 0.", minimum=0
     )
-    pages: int = option(default=1000, help="Pages that each writes to.", minimum=1)
-    local: Rate = option(
-        default=Rate(2_980_000_000), help="One stream alone, to memory of its node.", minimum=1
-    )
-    remote: Rate = option(
-        default=Rate(2_650_000_000),
-        help="One stream alone, to memory of another: 2.98 GB/s times 1.13 / 1.27, the published times.",
+    write: bool = option(default=True, help="Whether they write.")
+    pages: int = option(default=1000, help="Pages of each.", minimum=1)
+    rate: Rate = option(
+        default=Rate(1_640_000_000),
+        help="One stream alone that reads its own node's memory: AMD 40555 has 1.64 GB/s.",
         minimum=1,
     )
 
@@ -156,9 +155,9 @@ class Writers:
     def start(self, machine: Machine) -> None:
         processors = machine.tables.node_processors[0]
         if not processors:
-            raise UserError("node 0 has no processor", where=WRITERS, expected="one for each writer")
-        process = machine.create_process("writers")
-        for number, node in enumerate((0, self.second)[: self.writers]):
+            raise UserError("node 0 has no processor", where=STREAMS, expected="one for each thread")
+        process = machine.create_process("streams")
+        for number, node in enumerate((0, self.second)[: self.threads]):
             machine.memory.preferred(node)
             ideal = processors[number % len(processors)]
             machine.create_thread(process, self._program(machine, node), affinity=1 << ideal, ideal=ideal)
@@ -167,19 +166,17 @@ class Writers:
         engine, memory = machine.engine, machine.memory
         region = yield Allocate(self.pages, node)
         if region is None or (yield Touch(region, write=True, accesses=0)) is not None:
-            raise UserError("the machine's memory is full", where=WRITERS, expected=f"{self.pages} pages")
-        home, *others = region.pages_by_node()
-        if others:
+            raise UserError("the machine's memory is full", where=STREAMS, expected=f"{self.pages} pages")
+        if len(region.pages_by_node()) > 1:
             raise UserError(
-                f"{self.pages} pages on more than one node", where=f"{WRITERS}: pages", expected="fewer"
+                f"{self.pages} pages on more than one node", where=f"{STREAMS}: pages", expected="fewer"
             )
-        rate = self.local if home == 0 else self.remote
-        overlap = rate * machine.tables.latency[0][home] / (memory.policy.line * 1e9)
+        overlap = self.rate * machine.tables.latency[0][0] / (memory.policy.line * SECOND)
         yield Sleep(100 * MILLISECOND - engine.now % (100 * MILLISECOND))
         began = engine.now
-        yield Touch(region, write=True, overlap=overlap)
+        yield Touch(region, write=self.write, overlap=overlap)
         self._time.append(engine.now - began)
 
     def measure(self, machine: Machine) -> list[Metric]:
         lines = self.pages * machine.memory.policy.page_size // machine.memory.policy.line
-        return [Metric("slowest", max(self._time, default=0) / lines, "ns")]
+        return [Metric("line", sum(self._time) / (len(self._time) * lines or 1), "ns")]

@@ -62,7 +62,10 @@ def test_opteron_has_the_published_ratios() -> None:
         ratios = sorted(round(ns / row[n], 2) for ns in row)
         assert ratios == [1.0, 1.08, 1.09, 1.31]  # AMD 40555 has 1.30; whole ns at 95 local give 1.305
         assert tables.nearest[n][-1] == 3 - n, "the opposite corner of the square"
-    assert {row[n] for n, row in enumerate(tables.bandwidth)} == {6_400_000_000 * 70 // 100}
+    for n, row in enumerate(tables.write_latency):
+        assert sorted(round(ns / tables.latency[n][n], 2) for ns in row) == [1.13, 1.27, 1.29, 1.49]
+        assert row[3 - n] == max(row)
+    assert {round(row[n] / 6.4e9, 2) for n, row in enumerate(tables.bandwidth)} == {0.7}
 
 
 def test_superdome_has_the_published_latencies() -> None:
@@ -137,6 +140,7 @@ def machines(draw: st.DrawFn) -> Topology:
     if draw(st.booleans()):
         row = st.lists(st.integers(1, 255), min_size=nodes, max_size=nodes)
         topology.distances = draw(st.lists(row, min_size=nodes, max_size=nodes))
+        topology.write_latency_ns = draw(st.one_of(st.none(), st.lists(row, min_size=nodes, max_size=nodes)))
     if draw(st.booleans()):
         for a in range(nodes):
             for b in range(a):

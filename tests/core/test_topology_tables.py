@@ -85,8 +85,10 @@ def test_stated_latency_beats_links_and_links_beat_distances() -> None:
     assert topology.freeze().latency == ((50, 58), (57, 51))
     topology.latency_ns = [[1, 2], [3, 4]]
     tables = topology.freeze()
-    assert tables.latency == ((1, 2), (3, 4))
+    assert tables.latency == tables.write_latency == ((1, 2), (3, 4))
     assert tables.latency_basis == "stated"
+    topology.write_latency_ns = [[5, 6], [7, 8]]
+    assert topology.freeze().write_latency == ((5, 6), (7, 8))
     assert tables.distances == ((10, 14), (20, 10))
 
 

@@ -52,6 +52,8 @@ class MachineReport(Report):
         basis = f"memory latency in ns, from node (row) to node (column); {frozen.latency_basis}"
         if frozen.nodes > 1:
             tables.append(_matrix(frozen.latency, basis))
+        if frozen.write_latency != frozen.latency:
+            tables.append(_matrix(frozen.write_latency, "the same of writes"))
         if frozen.distances is not None:
             tables.append(_matrix(frozen.distances, "relative distances as the firmware gives them"))
         return tables

@@ -74,6 +74,7 @@ class Accesses:
         self.links = Links(machine.engine)
         self.tally = Tally()
         self.latency = machine.tables.latency
+        self.write_latency = machine.tables.write_latency
         self._bandwidth = machine.tables.bandwidth
         self._channels: list[Link | None] = [None] * machine.tables.nodes
         self._ways: dict[tuple[int, int], tuple[Link, ...]] = {}
@@ -100,6 +101,17 @@ class Accesses:
                 found += (Link(name, self._bandwidth[source][target], self.latency[source][target]),)
             self._ways[source, target] = found
         return found
+
+    def loads(self, source: int, target: int, rate: int, *, write: bool) -> list[tuple[Link, int]]:
+        """What accesses at `rate` bytes a second put on links.
+
+        A line that is written to is fetched first, and goes back when its cache evicts it: it is twice on the
+        memory's channels, and once in each direction between nodes (AMD 40555).
+        """
+        channel, *between = self.way(source, target)
+        if not write:
+            return [(channel, rate), *((link, rate) for link in between)]
+        return [(channel, 2 * rate), *((link, rate) for link in (*between, *self.way(target, source)[1:]))]
 
     def begin(self, thread: Thread, access: _Access) -> None:
         """A thread's access is under way: it stops and goes on with its thread."""
@@ -174,9 +186,9 @@ class Touch(Request):
 
     `accesses` is how many cache lines of each page come from memory (default: each line once; 0: only
     the faults); `overlap` how many of them are on their way at a time. Each takes the latency between the
-    node of the processor and the node of the page; all go over the links between these at no more than the
-    links' bandwidth. The processor is busy meanwhile. `tally` counts these accesses, as the machine's own
-    tally counts all.
+    node of the processor and the node of the page, which may be another one for writes; all go over the links
+    between these at no more than the links' bandwidth. The processor is busy meanwhile.
+    `tally` counts these accesses, as the machine's own tally counts all.
 
     The program receives nothing, or `STATUS_NO_MEMORY`.
     """
@@ -409,16 +421,18 @@ class _Access(Request):
         self.since = memory.engine.now
         accesses = memory.accesses
         accesses.begin(self.thread, self)
-        way = accesses.way(self.source, self.target)
-        self.flow = accesses.links.start(way, work, self._rate(), self._done)
+        self.flow = accesses.links.start(self._loads(), work, self._done)
         return FOREVER
 
     def _latency(self) -> int:
-        return self.memory.accesses.latency[self.source][self.target] or 1
+        accesses = self.memory.accesses
+        latency = accesses.write_latency if self.touch.write else accesses.latency
+        return latency[self.source][self.target] or 1
 
-    def _rate(self) -> int:
-        """Bytes a second, if nothing but latency limits it."""
-        return int(self.touch.overlap * self.memory.policy.line * 1_000_000_000 // self._latency())
+    def _loads(self) -> list[tuple[Link, int]]:
+        """What it puts on links, if nothing but latency limits it."""
+        rate = int(self.touch.overlap * self.memory.policy.line * 1_000_000_000 // self._latency())
+        return self.memory.accesses.loads(self.source, self.target, rate, write=self.touch.write)
 
     def _done(self, argument: object) -> None:
         self._account(0)
@@ -453,8 +467,7 @@ class _Access(Request):
         self.source = node
         self.left = -(-self.left * self._latency() // before)
         self.since = self.memory.engine.now
-        accesses = self.memory.accesses
-        accesses.links.resume(self.flow, accesses.way(node, self.target), self.left, self._rate())
+        self.memory.accesses.links.resume(self.flow, self._loads(), self.left)
 
     def _account(self, left: int) -> None:
         lines = self.lines * (self.left - left) // self.left if left else self.lines

@@ -55,6 +55,8 @@ class Topology:
         """The firmware's relative distances between nodes (ACPI SLIT, hwloc NUMALatency), by node number."""
         self.latency_ns: Sequence[Sequence[int]] | None = None
         """Read latency in ns where measured or published: [node of the processor][node of the memory]."""
+        self.write_latency_ns: Sequence[Sequence[int]] | None = None
+        """The same of writes, where it is known to be another one."""
         self.power: Power | None = None
         """What its processors draw, where stated."""
         self.graph: networkx.Graph = networkx.Graph(name=name)

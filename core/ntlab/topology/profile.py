@@ -228,9 +228,10 @@ def _build(file: _Table, stem: str) -> Topology:
     )
 
     topology.power = _power(file)
-    between = file.table("between_nodes", ("distances", "latency_ns"))
+    between = file.table("between_nodes", ("distances", "latency_ns", "write_latency_ns"))
     topology.distances = between.matrix("distances")
     topology.latency_ns = between.matrix("latency_ns")
+    topology.write_latency_ns = between.matrix("write_latency_ns")
     for bus in file.tables("bus", ("name", "at", "bandwidth")):
         for vertex in _select(topology, bus.text("at", MACHINE), f"{bus.where}: at"):
             rate = bus.quantity("bandwidth", parse_rate)
@@ -397,7 +398,11 @@ def write(topology: Topology) -> str:
     rates = [sum(m.get("bandwidth") or 0 for m in parts) or None for parts in supply]
     speeds = [graph.nodes[vertex].get("speed_mhz") for vertex in topology.vertices("processor")]
     group_names = [graph.nodes[vertex].get("name") for vertex in kept["group"]]
-    matrices = {"distances": topology.distances, "latency_ns": topology.latency_ns}
+    matrices = {
+        "distances": topology.distances,
+        "latency_ns": topology.latency_ns,
+        "write_latency_ns": topology.write_latency_ns,
+    }
     caches: dict[tuple[int, str, int, int], list[int]] = {}
     for cache in tables.caches:
         caches.setdefault(cache[:4], []).append(cache.processors)

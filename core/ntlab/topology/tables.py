@@ -113,6 +113,8 @@ class Tables:
     """[n] bytes."""
     latency: Matrix
     """[n][m] ns of a memory read when nothing else uses the way."""
+    write_latency: Matrix
+    """[n][m] ns of a write to a line that no cache holds, likewise; those of reads where none is stated."""
     latency_basis: str
     """Where `latency` comes from, the best that the description has: "stated", "links" (the shortest way),
     "distances" (the local latency in proportion) or "assumed"."""
@@ -227,6 +229,7 @@ def freeze(topology: Topology, group_limit: int = 64) -> Tables:
         basis = "stated"
     else:
         basis, latency = _latency(nodes, local, ways if links else None, distances, where)
+    write_latency = _matrix(topology.write_latency_ns, len(nodes), "write_latency_ns", where)
     tables = Tables(
         name=topology.name,
         source=topology.source,
@@ -250,6 +253,7 @@ def freeze(topology: Topology, group_limit: int = 64) -> Tables:
         node_os_index=_os_indexes(topology, nodes, "node"),
         node_memory=node_memory,
         latency=latency,
+        write_latency=latency if write_latency is None else write_latency,
         latency_basis=basis,
         bandwidth=tuple(
             tuple(min(supply[m], narrowest[n][m] or supply[m]) for m in range(len(nodes)))

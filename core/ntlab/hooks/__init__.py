@@ -43,8 +43,9 @@ def specifications() -> list[ModuleType]:
         partitioning,
         scheduling,
         startup,
+        timers,
         virtualization,
     )
 
-    first = [lifecycle, locks, scheduling, io, memory, caches, paging, file_cache]
+    first = [lifecycle, locks, scheduling, timers, io, memory, caches, paging, file_cache]
     return [*first, errors, virtualization, partitioning, startup]

@@ -8,6 +8,7 @@ from ntlab.machine.disks import PRESETS, Disk, DiskModel, SeekCurve
 from ntlab.machine.extents import Extent
 from ntlab.machine.file_cache import CopyRead, FileCache, FileMapping, MapFile, OpenFile
 from ntlab.machine.hardware_errors import Component, ErrorSource, HardwareError, LatchedError
+from ntlab.machine.idle import IdleTimes, is_idle, watch_idle
 from ntlab.machine.io import Device, File, Io, IoRequest, Layer, Read, Write
 from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.locks import Acquire, Release, SpinLock
@@ -35,6 +36,7 @@ from ntlab.machine.policy import (
     RegistryPolicy,
     ReplacementPolicy,
     SchedulerPolicy,
+    TimerPolicy,
 )
 from ntlab.machine.pool import AllocatePool, Mapping, MapSystemPages, NonPagedPool, PoolBlock, SystemPtes
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
@@ -65,6 +67,7 @@ from ntlab.machine.threads import (
     Sleep,
     Thread,
 )
+from ntlab.machine.timers import Delay, Dpc, SetTimer, Timer, Timers, WaitForTimer
 
 __all__ = [
     "NEVER_NOTIFY",
@@ -91,10 +94,12 @@ __all__ = [
     "CopyRead",
     "Crash",
     "CreateMapping",
+    "Delay",
     "Dequeue",
     "Device",
     "Disk",
     "DiskModel",
+    "Dpc",
     "Driver",
     "ErrorSource",
     "Extent",
@@ -108,6 +113,7 @@ __all__ = [
     "HardwareError",
     "Hive",
     "Io",
+    "IdleTimes",
     "IoPolicy",
     "IoRequest",
     "LatchedError",
@@ -163,6 +169,7 @@ __all__ = [
     "SeekCurve",
     "Session",
     "SetIdealProcessor",
+    "SetTimer",
     "Siblings",
     "Sleep",
     "Speeds",
@@ -174,11 +181,17 @@ __all__ = [
     "Task",
     "TaskRun",
     "Thread",
+    "Timer",
+    "TimerPolicy",
+    "Timers",
     "Touch",
     "UnmapView",
     "View",
     "VirtualProcessor",
+    "WaitForTimer",
     "WorkingSet",
     "Write",
     "Yield",
+    "is_idle",
+    "watch_idle",
 ]

@@ -21,6 +21,7 @@ from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
+    from ntlab.machine.idle import IdleWatcher
     from ntlab.machine.locks import SpinLock
     from ntlab.machine.machine import Machine
     from ntlab.machine.threads import Thread
@@ -87,6 +88,7 @@ class Interrupts:
         self.machine = machine
         self.engine = machine.engine
         self.scheduler = machine.scheduler
+        self.idle_watchers: list[IdleWatcher] = []  # see ntlab.machine.idle
         self._text = machine.tracer.text
         self._trace_isr = machine.tracer.emitter(ISR)
         self._trace_dpc = machine.tracer.emitter(DPC)
@@ -140,8 +142,11 @@ class Interrupts:
             return
         if processor.level == PASSIVE_LEVEL:
             self.scheduler.suspend(processor)
-            if processor.thread is None and processor.virtual is not None:
-                processor.virtual.wake()
+            if processor.thread is None:
+                for watch in self.idle_watchers:
+                    watch(processor, False)
+                if processor.virtual is not None:
+                    processor.virtual.wake()
         else:
             self._suspend(processor)
         processor.level = wanted
@@ -265,5 +270,8 @@ class Interrupts:
         else:
             processor.level = PASSIVE_LEVEL
             self.scheduler.restart(processor)
-            if processor.thread is None and processor.virtual is not None:
-                processor.virtual.halt()
+            if processor.thread is None:
+                for watch in self.idle_watchers:
+                    watch(processor, True)
+                if processor.virtual is not None:
+                    processor.virtual.halt()

@@ -30,6 +30,7 @@ from ntlab.machine.sections import Sections
 from ntlab.machine.siblings import Siblings
 from ntlab.machine.speeds import Speeds
 from ntlab.machine.threads import Process, Program, Session, Thread
+from ntlab.machine.timers import Timers
 from ntlab.plugin import RELEASES, plugin_info, renewed
 from ntlab.tracing import Tracer
 from ntlab.tracing.records import stable_id
@@ -112,6 +113,7 @@ class Machine:
         self.speeds = Speeds(self)
         self.siblings = Siblings(self)
         self.interrupts = Interrupts(self)
+        self.timers = Timers(self)
         self.locks = Locks(self)
         self.io = Io(self)
         self.io.find_disks()
@@ -238,6 +240,7 @@ class Machine:
             self.speeds,
             self.siblings,
             self.interrupts,
+            self.timers,
             self.locks,
             self.io,
             self.memory,
@@ -398,6 +401,7 @@ class Machine:
             / total,
             r"Processor(_Total)\DPCs Queued/sec": sum(p.dpcs for p in self.processors) / seconds,
             r"Processor(_Total)\% DPC Time": 100 * sum(p.dpc_time for p in self.processors) / total,
+            **self.timers.counters(),
             **self.memory.counters(),
             **(self.paging.counters() if self.paging is not None else {}),
             **self.sections.counters(),

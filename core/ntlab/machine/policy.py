@@ -58,6 +58,20 @@ class SchedulerPolicy:
 
 
 @attrs.frozen(kw_only=True)
+class TimerPolicy:
+    """Costs of the clock and of timers, ns of the processor that bears them.
+
+    - `clock_time`: the service routine of the clock interrupt.
+    - `expiration_time`: the DPC in which timers expire, besides `timer_time` for each of them and what
+      their own DPCs take.
+    """
+
+    clock_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    expiration_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    timer_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+
+
+@attrs.frozen(kw_only=True)
 class IoPolicy:
     """Fixed costs of input and output, ns of the processor that bears them.
 

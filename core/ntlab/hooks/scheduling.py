@@ -92,6 +92,17 @@ def ideal_processor(thread: Thread) -> int | None:
     """
 
 
+@hookspec
+@expects("some of the idle processors", lambda answer, idle: answer >= 0 and not answer & ~idle)
+def usable_processors(thread: Thread, idle: int) -> int | None:
+    """Which of the `idle` processors a ready thread may start on now: a mask; 0: it waits for a busy one.
+
+    Asked before `choose_processor`, with the mask of idle processors of its affinity, never 0. What is in all
+    answers counts. Whoever answers 0 must leave the thread a busy processor to wait for, and answer
+    `choose_busy_processor` where the others' answer could be an idle one. None everywhere, as in 2003: all.
+    """
+
+
 @hookspec(firstresult=True)
 @expects("one of the idle processors", lambda answer, idle: answer >= 0 and idle >> answer & 1)
 def choose_processor(thread: Thread, idle: int) -> int | None:

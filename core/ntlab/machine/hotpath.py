@@ -175,6 +175,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         or scheduler._choose_busy is not None
         or scheduler._preempts is not None
         or switch_cost > 0
+        or scheduler.delays > 0
     )
     fresh_quantum = scheduler._refresh
     shared_levels = processors[0].queue.levels

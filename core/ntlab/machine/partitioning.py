@@ -244,6 +244,8 @@ class Partitioning:
             installed if stated else self._whole.node_memory,
         )
         machine.siblings.rebuilt()
+        if machine.power is not None:
+            machine.power.rebuilt()
         if machine.hooks.hardware_changed is not None:
             machine.hooks.hardware_changed(machine)
 

@@ -73,6 +73,7 @@ class Scheduler:
         self._exact = policy.accounting == "exact"
         self._by_tick = policy.accounting == "tick"
         hooks = machine.hooks
+        self._usable_processors = hooks.usable_processors
         self._choose_processor = hooks.choose_processor
         self._choose_busy = hooks.choose_busy_processor
         self._choose_thread = hooks.choose_thread
@@ -84,6 +85,7 @@ class Scheduler:
         self._on_charge = hooks.thread_charged
         # Called at each context switch. The list stays the same one: the hot path holds it.
         self.switch_watchers: list[SwitchWatcher] = []
+        self.delays = 0  # how many of them, the first ones, may let a processor begin later
         if hooks.context_switched is not None:
             self.switch_watchers.append(hooks.context_switched)
         tracer = machine.tracer
@@ -219,14 +221,14 @@ class Scheduler:
         """Start a ready thread on an idle processor, or preempt for it, or queue it."""
         thread.state = READY
         idle = self.idle_mask & thread.affinity
-        if idle:
+        if idle and (self._usable_processors is None or (idle := self.usable(thread))):
             self._start_on_idle(thread, idle)
             return
         priority = thread.priority
         if self._choose_busy is not None and (index := self._choose_busy(thread)) is not None:
             processor = self.processors[index]
-            if not processor.bit & thread.affinity:
-                raise SimulationError(f"choose_busy_processor gave {index}, which {thread!r} may not run on")
+            if not processor.bit & thread.affinity or (processor.bit & self.idle_mask and not self._shared):
+                raise SimulationError(f"choose_busy_processor gave {index}, which {thread!r} cannot wait for")
         elif (
             self._shared
             and (self.running_summary & -self.running_summary) >> priority
@@ -249,6 +251,14 @@ class Scheduler:
                 processor.preempt_pending = True
             elif running.priority < priority or self._preempts(thread, running, processor):
                 self._preempt(processor, running)
+
+    def usable(self, thread: Thread) -> int:
+        """The idle processors that a ready thread may start on now: a mask."""
+        idle = self.idle_mask & thread.affinity
+        if idle and self._usable_processors is not None:
+            for answer in self._usable_processors(thread, idle):
+                idle &= answer
+        return idle
 
     def _start_on_idle(self, thread: Thread, idle: int) -> None:
         if self._choose_processor is not None and (index := self._choose_processor(thread, idle)) is not None:
@@ -308,7 +318,7 @@ class Scheduler:
 
     def _use_idle(self, thread: Thread) -> None:
         """A thread has lost its processor to one that may not run on the idle processors; perhaps it may."""
-        idle = self.idle_mask & thread.affinity
+        idle = self.usable(thread)
         if idle and thread.state == READY:
             self._withdraw(thread)
             self._start_on_idle(thread, idle)
@@ -774,6 +784,24 @@ class Scheduler:
         self._move(queued, running)
         return not processor.level
 
+    def move_off(self, processor: Processor) -> bool:
+        """Place a processor's running thread anew, as if it had just become ready.
+
+        False if it cannot leave right now, because it holds a spinlock or interrupt work is going on.
+        """
+        thread = processor.thread
+        if thread is None or thread.raised or processor.level or processor.stepping:
+            return False
+        self._pause(processor, thread)
+        thread.state = READY
+        thread.ready_since = self.engine.now
+        thread.processor = None
+        processor.preempt_pending = False
+        self._run_next(processor, thread)
+        self._plan(processor)
+        self._place(thread)
+        return True
+
     def in_place_of(self, processor: int) -> int:
         """Which processor does what software expects of this one: itself, or its stand-in."""
         while processor in self._stand_ins:
@@ -796,10 +824,16 @@ class Scheduler:
 
     # -- for mechanisms above: locks, interrupts, virtual processors ------------------------------------
 
-    def watch_switches(self, watcher: SwitchWatcher) -> None:
-        """Call `watcher(processor, old, new)` at each context switch from now on, before plugins see it."""
-        self.switch_watchers.insert(0, watcher)
+    def watch_switches(self, watcher: SwitchWatcher, *, delays: bool = False) -> None:
+        """Call `watcher(processor, old, new)` at each context switch from now on, before plugins see it.
+
+        One that `delays` may put off when the processor begins (`since`): it is called before all others.
+        """
+        self.switch_watchers.insert(0 if delays else self.delays, watcher)
         self._noted = True
+        if delays:
+            self.delays += 1
+            self._choose_actions()
 
     def grant(self, thread: Thread, work: int = 0) -> int:
         """Replace a thread's present work by another, after which its program goes on. Returns what was left."""

@@ -41,6 +41,7 @@ def specifications() -> list[ModuleType]:
         memory,
         paging,
         partitioning,
+        power,
         scheduling,
         startup,
         timers,
@@ -48,4 +49,4 @@ def specifications() -> list[ModuleType]:
     )
 
     first = [lifecycle, locks, scheduling, timers, io, memory, caches, paging, file_cache]
-    return [*first, errors, virtualization, partitioning, startup]
+    return [*first, errors, virtualization, partitioning, power, startup]

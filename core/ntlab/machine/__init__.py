@@ -32,6 +32,7 @@ from ntlab.machine.policy import (
     IoPolicy,
     MemoryPolicy,
     PagingPolicy,
+    PowerPolicy,
     ProcessorCachePolicy,
     RegistryPolicy,
     ReplacementPolicy,
@@ -40,6 +41,7 @@ from ntlab.machine.policy import (
 )
 from ntlab.machine.pool import AllocatePool, Mapping, MapSystemPages, NonPagedPool, PoolBlock, SystemPtes
 from ntlab.machine.ports import CompletionPort, Dequeue, Packet, Post
+from ntlab.machine.power import Power
 from ntlab.machine.processors import NOMINAL, OrderedLevel, Processor, ReadyLevel
 from ntlab.machine.registry import Hive, QueryKey, Registry
 from ntlab.machine.replacement import MemoryReplacement
@@ -146,6 +148,8 @@ __all__ = [
     "Partitions",
     "PoolBlock",
     "Post",
+    "Power",
+    "PowerPolicy",
     "Process",
     "Processor",
     "ProcessorCachePolicy",

@@ -89,6 +89,8 @@ class Interrupts:
         self.engine = machine.engine
         self.scheduler = machine.scheduler
         self.idle_watchers: list[IdleWatcher] = []  # see ntlab.machine.idle
+        # From when on a processor that was woken does anything; see ntlab.machine.power.
+        self.awake_from: Callable[[Processor], int] | None = None
         self._text = machine.tracer.text
         self._trace_isr = machine.tracer.emitter(ISR)
         self._trace_dpc = machine.tracer.emitter(DPC)
@@ -172,7 +174,7 @@ class Interrupts:
         processor.dpc_queue.appendleft(work)
 
     def _pause(self, processor: Processor, work: Work) -> None:
-        ran = self.engine.now - work.resumed
+        ran = max(0, self.engine.now - work.resumed)
         if work.event is not None:
             self.engine.cancel(work.event)
             work.event = None
@@ -184,6 +186,8 @@ class Interrupts:
 
     def _resume(self, processor: Processor, work: Work) -> None:
         now = self.engine.now
+        if self.awake_from is not None:
+            now = max(now, self.awake_from(processor))
         processor.interrupt_work = work
         work.resumed = now
         if work.began < 0:
@@ -195,7 +199,7 @@ class Interrupts:
             return
         if processor.speed and work.spinning is None:
             time = work.left if processor.speed == NOMINAL else -(-work.left * NOMINAL // processor.speed)
-            work.event = self.engine.after(time, self._done, processor, INTERRUPT)
+            work.event = self.engine.at(now + time, self._done, processor, INTERRUPT)
 
     def _more(self, work: Work, delay: int) -> None:
         work.duration += delay
@@ -212,7 +216,7 @@ class Interrupts:
     def run_time(self, work: Work) -> int:
         """How long work that spins has spun, ns."""
         spins = work.processor.interrupt_work is work and work.processor.speed
-        return work.run_time + (self.engine.now - work.resumed if spins else 0)
+        return work.run_time + (max(0, self.engine.now - work.resumed) if spins else 0)
 
     def is_under_way(self, work: Work) -> bool:
         """Whether work has begun and is not over."""

@@ -23,6 +23,7 @@ from ntlab.machine.partitioning import Partitioning
 from ntlab.machine.partitions import Partition, Partitions
 from ntlab.machine.policy import SchedulerPolicy
 from ntlab.machine.pool import NonPagedPool, SystemPtes
+from ntlab.machine.power import create_power
 from ntlab.machine.profile import ProfiledEngine
 from ntlab.machine.registry import Registry
 from ntlab.machine.scheduler import Scheduler
@@ -119,6 +120,7 @@ class Machine:
         self.io.find_disks()
         self.memory = Memory(self)
         self.caches = Caches(self)
+        self.power = create_power(self)
         self.paging = create_paging(self)
         self.sections = Sections(self)
         self.pool = NonPagedPool(self)
@@ -245,6 +247,7 @@ class Machine:
             self.io,
             self.memory,
             self.caches,
+            self.power,
             self.paging,
             self.sections,
             self.pool,
@@ -412,6 +415,7 @@ class Machine:
             **self.partitions.counters(),
             **self.hardware_errors.counters(),
             **self.partitioning.counters(),
+            **(self.power.counters() if self.power is not None else {}),
         }
 
 

@@ -72,6 +72,18 @@ class TimerPolicy:
 
 
 @attrs.frozen(kw_only=True)
+class PowerPolicy:
+    """Rules of idle states.
+
+    - `samples`: how many of its last idle times a processor's next one is predicted from: their median.
+    - `recheck`: ns after which a processor that is still idle is asked again for an idle state.
+    """
+
+    samples: int = attrs.field(default=8, validator=_positive)
+    recheck: Duration = attrs.field(default=Duration(15_625_000), validator=_positive)
+
+
+@attrs.frozen(kw_only=True)
 class IoPolicy:
     """Fixed costs of input and output, ns of the processor that bears them.
 

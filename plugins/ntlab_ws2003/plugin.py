@@ -14,6 +14,7 @@ from ntlab_ws2003.paging import PageWriting
 from ntlab_ws2003.registry import RegistryKeeping
 from ntlab_ws2003.scheduling import Scheduling
 from ntlab_ws2003.startup import StartingUp
+from ntlab_ws2003.thread_pools import ThreadPooling
 from ntlab_ws2003.timers import Timekeeping
 from ntlab_ws2003.workloads import Workers
 
@@ -35,6 +36,7 @@ class Ws2003(
     RegistryKeeping,
     HardwareErrorHandling,
     Timekeeping,
+    ThreadPooling,
     StartingUp,
 ):
     """Windows Server 2003 as far as the features need it.

@@ -44,9 +44,10 @@ def specifications() -> list[ModuleType]:
         power,
         scheduling,
         startup,
+        thread_pools,
         timers,
         virtualization,
     )
 
     first = [lifecycle, locks, scheduling, timers, io, memory, caches, paging, file_cache]
-    return [*first, errors, virtualization, partitioning, power, startup]
+    return [*first, errors, virtualization, partitioning, power, startup, thread_pools]

@@ -37,6 +37,7 @@ from ntlab.machine.policy import (
     RegistryPolicy,
     ReplacementPolicy,
     SchedulerPolicy,
+    ThreadPoolPolicy,
     TimerPolicy,
 )
 from ntlab.machine.pool import AllocatePool, Mapping, MapSystemPages, NonPagedPool, PoolBlock, SystemPtes
@@ -58,6 +59,16 @@ from ntlab.machine.spaces import AddressSpace, Backing, Region, WorkingSet
 from ntlab.machine.speeds import Speeds
 from ntlab.machine.stages import Mailbox, Receive, Stage
 from ntlab.machine.startup import Startup, Task, TaskRun
+from ntlab.machine.thread_pools import (
+    CleanupGroup,
+    PoolWait,
+    PostWork,
+    ReleaseGroup,
+    SetPoolTimer,
+    ThreadPool,
+    ThreadPools,
+    Work,
+)
 from ntlab.machine.threads import (
     Compute,
     Process,
@@ -90,6 +101,7 @@ __all__ = [
     "Backing",
     "CachePolicy",
     "Caches",
+    "CleanupGroup",
     "CompletionPort",
     "Component",
     "Compute",
@@ -147,7 +159,9 @@ __all__ = [
     "Partitioning",
     "Partitions",
     "PoolBlock",
+    "PoolWait",
     "Post",
+    "PostWork",
     "Power",
     "PowerPolicy",
     "Process",
@@ -164,6 +178,7 @@ __all__ = [
     "Registry",
     "RegistryPolicy",
     "Release",
+    "ReleaseGroup",
     "ReplacementPolicy",
     "Request",
     "Reuse",
@@ -173,6 +188,7 @@ __all__ = [
     "SeekCurve",
     "Session",
     "SetIdealProcessor",
+    "SetPoolTimer",
     "SetTimer",
     "Siblings",
     "Sleep",
@@ -185,6 +201,9 @@ __all__ = [
     "Task",
     "TaskRun",
     "Thread",
+    "ThreadPool",
+    "ThreadPoolPolicy",
+    "ThreadPools",
     "Timer",
     "TimerPolicy",
     "Timers",
@@ -193,6 +212,7 @@ __all__ = [
     "View",
     "VirtualProcessor",
     "WaitForTimer",
+    "Work",
     "WorkingSet",
     "Write",
     "Yield",

@@ -31,6 +31,7 @@ from ntlab.machine.sections import Sections
 from ntlab.machine.siblings import Siblings
 from ntlab.machine.speeds import Speeds
 from ntlab.machine.threads import Process, Program, Session, Thread
+from ntlab.machine.thread_pools import ThreadPools
 from ntlab.machine.timers import Timers
 from ntlab.plugin import RELEASES, plugin_info, renewed
 from ntlab.tracing import Tracer
@@ -132,6 +133,7 @@ class Machine:
         self.partitioning = Partitioning(self)
         self.startup: Startup | None = None  # which makes itself known
         self.sessions: dict[int, Session] = {}
+        self.thread_pools = ThreadPools(self)
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
         self._next_id = 4
@@ -259,6 +261,7 @@ class Machine:
             self.partitioning,
             self.startup,
         ):
+            self.thread_pools,
             if mechanism is not None:
                 mechanism.check()
         for process in self.processes.values():

@@ -243,3 +243,39 @@ class CachePolicy:
     view_size: Size = attrs.field(default=Size(256 * KIB), validator=_positive)
     address_space: Size = attrs.field(default=Size(0), validator=_not_negative)
     sequential_reads: int = attrs.field(default=3, validator=_positive)
+
+
+@attrs.frozen(kw_only=True)
+class ThreadPoolPolicy:
+    """Rules of thread pools; see `ntlab.machine.thread_pools`.
+
+    - `kernel`: whether the kernel keeps the workers, by the pool's completion port, and its timers. If not,
+      the process does: it has a thread for timers, and learns of nothing by itself.
+    - `concurrency`: so many workers run at a time, for each processor. `maximum`: workers at most.
+    - `idle`: how long a worker waits for work before it ends (ns). `growth`: with the pool's own thread for
+      timers, how long after one worker was added it looks whether another is needed (ns); 0: never.
+    - `handles`: how many objects a thread can wait for.
+    - `cancels`: whether work that has not begun can be taken back. `several`: whether a process may have more
+      than one pool. `rearms`: whether a registered wait waits again by itself. `priorities`: whether work
+      has a priority.
+    - `post`, `take`, `add`, `set_timer`, `wait`: the system calls that it takes to post work, to take it, to
+      add a worker, to set a timer, and to wait for objects or for the next timer; in user mode a call each.
+    - `call_time`: what a system call costs the thread that makes it (ns).
+    """
+
+    kernel: bool = True
+    concurrency: int = attrs.field(default=1, validator=_positive)
+    maximum: int = attrs.field(default=500, validator=_positive)
+    idle: Duration = attrs.field(default=Duration(10_000 * MILLISECOND), validator=_positive)
+    growth: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    handles: int = attrs.field(default=63, validator=_positive)
+    cancels: bool = True
+    several: bool = True
+    rearms: bool = False
+    priorities: bool = False
+    post: tuple[str, ...] = ()
+    take: tuple[str, ...] = ()
+    add: tuple[str, ...] = ()
+    set_timer: tuple[str, ...] = ()
+    wait: tuple[str, ...] = ()
+    call_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)

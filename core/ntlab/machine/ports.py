@@ -10,8 +10,10 @@ the count may be above it for a while.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ntlab.engine import Event
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.io import COMPLETED, IoRequest
 from ntlab.machine.records import KERNEL_LOGGER
@@ -42,10 +44,14 @@ class Packet:
 class CompletionPort:
     """One completion port. `concurrency` 0 means as many as there are processors.
 
+    `wanting`, if there is one, is called when packets are left, fewer threads run than may, and none waits:
+    what a kernel needs to know that makes threads for a port.
+
     Totals: `posted` packets put in, `removed` packets taken out, `releases` threads released from a wait.
     """
 
     __slots__ = (
+        "_timeouts",
         "_trace_dequeue",
         "_trace_enqueue",
         "active",
@@ -59,6 +65,7 @@ class CompletionPort:
         "releases",
         "removed",
         "waiters",
+        "wanting",
     )
 
     def __init__(self, machine: Machine, name: str, concurrency: int = 0) -> None:
@@ -77,6 +84,8 @@ class CompletionPort:
         self.waiters: list[Thread] = []  # the last one is released first
         self.active = 0
         self.closed = False
+        self.wanting: Callable[[], object] | None = None
+        self._timeouts: dict[Thread, Event] = {}  # of those that do not wait for ever
         self.posted = 0
         self.removed = 0
         self.releases = 0
@@ -97,9 +106,18 @@ class CompletionPort:
         if self._trace_enqueue is not None:
             irp = request.id if request is not None else 0
             self._trace_enqueue((self.machine.engine.now, ENQUEUE.id, self.id, irp, len(self.packets)))
-        self._release()
+        self.release()
 
-    def _release(self) -> None:
+    def discard(self, count: int) -> int:
+        """Take up to `count` posted packets out again, the last ones first. Returns how many it was."""
+        found = [packet for packet in reversed(self.packets) if packet.request is None][:count]
+        for packet in found:
+            self.packets.remove(packet)
+        self.removed += len(found)
+        return len(found)
+
+    def release(self) -> None:
+        """Release the threads that may run: to be called where the concurrency has grown."""
         while self.packets and self.waiters and self.active < self.concurrency:
             thread = self.waiters.pop()
             thread.waiting_for = None
@@ -107,11 +125,15 @@ class CompletionPort:
             self.releases += 1
             packet, thread.remaining = self._remove(thread)
             self.machine.scheduler.wake(thread, packet)
+        if self.wanting is not None and self.packets and self.active < self.concurrency:
+            self.wanting()
 
     def _remove(self, thread: Thread) -> tuple[Packet, int]:
         """Take the oldest packet for a thread. Returns it with the work that taking it is, ns."""
         packet = self.packets.popleft()
         self.removed += 1
+        if self._timeouts and (timeout := self._timeouts.pop(thread, None)) is not None:
+            self.machine.engine.cancel(timeout)
         request = packet.request
         if self._trace_dequeue is not None:
             irp = request.id if request is not None else 0
@@ -124,16 +146,32 @@ class CompletionPort:
 
     # -- threads -----------------------------------------------------------------------------------------
 
-    def dequeue(self, thread: Thread) -> int | None:
-        """A running thread asks for a packet. As `Request.perform`: the work, or None if it waits."""
-        if self.closed:
-            raise SimulationError(f"{thread!r} waits on {self!r}, which is closed")
+    def join(self, thread: Thread) -> None:
+        """A thread that does not wait belongs to the port from now on."""
         if thread.port is not self:
             if thread.port is not None:
                 thread.port.leave(thread)
             thread.port = self
             self.active += 1
-        return self.resume(thread)
+
+    def dequeue(self, thread: Thread, timeout: int | None = None) -> int | None:
+        """A running thread asks for a packet. As `Request.perform`: the work, or None if it waits."""
+        if self.closed:
+            raise SimulationError(f"{thread!r} waits on {self!r}, which is closed")
+        self.join(thread)
+        work = self.resume(thread)
+        if work is None and timeout is not None:
+            self._timeouts[thread] = self.machine.engine.after(timeout, self._timed_out, thread)
+        return work
+
+    def _timed_out(self, thread: Thread) -> None:
+        """A thread has waited for as long as it wanted to: it gets None, after any APCs that it runs now."""
+        del self._timeouts[thread]
+        thread.waiting_for = None
+        thread.wait_reason = 0
+        if thread in self.waiters:
+            self.waiters.remove(thread)
+        self.machine.scheduler.wake(thread)
 
     def resume(self, thread: Thread) -> int | None:
         """A thread that is counted as active takes a packet, or waits."""
@@ -158,7 +196,7 @@ class CompletionPort:
     def thread_waits(self) -> None:
         """The scheduler: one of the port's threads began to wait, here or elsewhere."""
         self.active -= 1
-        self._release()
+        self.release()
 
     def leave(self, thread: Thread) -> None:
         """A running thread no longer belongs to the port: it ended, or turned to another one."""
@@ -191,16 +229,17 @@ class CompletionPort:
 
 
 class Dequeue(Request):
-    """Take the next packet of a port, or wait for one (GetQueuedCompletionStatus). The program receives the
-    `Packet`."""
+    """Take the next packet of a port, or wait for one (GetQueuedCompletionStatus), for `timeout` ns at most.
+    The program receives the `Packet`, or None if that time passed."""
 
-    __slots__ = ("port",)
+    __slots__ = ("port", "timeout")
 
-    def __init__(self, port: CompletionPort) -> None:
+    def __init__(self, port: CompletionPort, timeout: int | None = None) -> None:
         self.port = port
+        self.timeout = timeout
 
     def perform(self, thread: Thread) -> int | None:
-        return self.port.dequeue(thread)
+        return self.port.dequeue(thread, self.timeout)
 
 
 class Post(Request):

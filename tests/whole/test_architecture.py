@@ -29,7 +29,7 @@ ROOMS = {
     "hooks": GROUND,
     "formats": GROUND,
     "machine": {*GROUND, "plugin", "engine", "topology", "tracing", "hooks", "formats"},
-    "lab": {*GROUND, "_version", "plugin", "topology", "tracing", "hooks", "machine"},
+    "lab": {*GROUND, "_version", "plugin", "engine", "topology", "tracing", "hooks", "machine", "formats"},
     "cli": {*GROUND, "_version", "topology", "lab"},
     "testing": {*GROUND, "plugin", "topology", "tracing", "hooks", "machine", "lab"},
     "__init__": {*GROUND, "_version", "plugin"},

@@ -127,7 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--profile", action="store_true", help="show what the runs with the first seed spend their time on"
     )
-    run.add_argument("--arm", metavar="ARM", help="with --view or --profile: of this arm only")
+    run.add_argument(
+        "--perfetto",
+        metavar="FILE",
+        help="write a trace of a run with the first seed for the Perfetto viewer",
+    )
+    run.add_argument("--arm", metavar="ARM", help="with --view, --profile or --perfetto: of this arm only")
 
     ablate = command("ablate", _ablate, "Show which differences between two arms cause the effect.")
     experimenting(ablate)
@@ -249,13 +254,16 @@ def _run(asked: argparse.Namespace) -> int:
     from ntlab.lab import api
 
     if asked.view is not None:
-        _refuse(asked, "--view", "seeds", "out", "jobs", "profile")
+        _refuse(asked, "--view", "seeds", "out", "jobs", "profile", "perfetto")
         return _show_view(asked)
     if asked.profile:
-        _refuse(asked, "--profile", "seeds", "out", "jobs", "hooks")
+        _refuse(asked, "--profile", "seeds", "out", "jobs", "hooks", "perfetto")
         return _show_profile(asked)
+    if asked.perfetto is not None:
+        _refuse(asked, "--perfetto", "seeds", "out", "jobs")
+        return _write_perfetto(asked)
     if asked.arm is not None:
-        raise UserError("has no effect without --view or --profile", where="--arm")
+        raise UserError("has no effect without --view, --profile or --perfetto", where="--arm")
     with progress() as tell:
         result = api.run(asked.experiment, **_how_to_run(asked), progress=tell)
     _show_report(result, asked)
@@ -339,6 +347,22 @@ def _show_view(asked: argparse.Namespace) -> int:
     else:
         for arm, text in texts.items():
             print(f"{asked.view} of {arm}\n{text.rstrip()}\n")
+    return OK
+
+
+def _write_perfetto(asked: argparse.Namespace) -> int:
+    from ntlab.lab import api
+
+    files = api.perfetto(
+        asked.experiment, asked.perfetto, asked.arm, **_where_to_run(asked), hooks=asked.hooks
+    )
+    if asked.json:
+        _print_json(
+            {"experiment": asked.experiment, "files": {arm: str(file) for arm, file in files.items()}}
+        )
+    else:
+        for arm, file in files.items():
+            print(f"{file} is written: {arm}, for ui.perfetto.dev.")
     return OK
 
 

@@ -26,6 +26,7 @@ from ntlab.lab.workers import execute
 
 if TYPE_CHECKING:
     from ntlab.lab.ablation import Ablation, Levels
+    from ntlab.machine import Machine
     from ntlab.topology import Topology
 
 R = TypeVar("R", bound=Result)
@@ -169,6 +170,43 @@ def view(
         for job in work
         if name in offered[job.arm.name]
     }
+
+
+def perfetto(
+    experiment: str | os.PathLike[str],
+    file: str | os.PathLike[str],
+    arm: str | None = None,
+    hardware: str | os.PathLike[str] | None = None,
+    set: Mapping[str, Any] | None = None,
+    hooks: Mode | None = None,
+) -> dict[str, Path]:
+    """Run an experiment with its first seed and write a trace of it that the Perfetto viewer opens.
+
+    Returns the file of each arm: `file` if it is the only one, else NAME.ARM.ENDING for NAME.ENDING. For
+    `arm` only that one is run. Raises UserError for a file that cannot be written.
+    """
+    from ntlab.lab.perfetto import write_trace
+    from ntlab.lab.watch import Log, Watch
+
+    resolved, hardware_by_name = prepare(experiment, hardware, set, 1)
+    work = jobs_of(resolved, hooks_mode(hooks), None if arm is None else [resolved.arm(arm).name])
+    path = Path(file)
+    files = {
+        job.arm.name: path if len(work) == 1 else path.with_name(f"{path.stem}.{job.arm.name}{path.suffix}")
+        for job in work
+    }
+    for job in work:
+        place, watch = files[job.arm.name], Watch()
+
+        def write(machine: Machine, place: Path = place, log: Log = watch.log) -> None:
+            try:
+                with place.open("wb") as out:
+                    write_trace(machine, log, out)
+            except OSError as error:
+                raise UserError(f"cannot be written: {error.strerror}", where=str(place)) from None
+
+        runner.observe(job, hardware_by_name[job.hardware].freeze(), write, [watch], keep=True)
+    return files
 
 
 def claims(

@@ -148,13 +148,23 @@ def view(job: Job, tables: Tables, name: str) -> str:
     return text
 
 
-def observe(job: Job, tables: Tables, seen: Callable[[Machine], T], beside: Sequence[object] = ()) -> T:
-    """Make one run, and return what `seen` sees of its machine. `beside` are more plugins, asked first."""
+def observe(
+    job: Job,
+    tables: Tables,
+    seen: Callable[[Machine], T],
+    beside: Sequence[object] = (),
+    *,
+    keep: bool = False,
+) -> T:
+    """Make one run, and return what `seen` sees of its machine; with `keep`, its records are kept.
+
+    `beside` are more plugins, asked first.
+    """
     from ntlab.tracing import Tracer
 
     parts = _Parts(job)
     parts.plugins[:0] = beside
-    return _lived(job, parts, tables, Tracer(), seen)
+    return _lived(job, parts, tables, Tracer(keep=keep), seen)
 
 
 class _Parts:

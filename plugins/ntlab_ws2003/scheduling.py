@@ -8,7 +8,7 @@ import attrs
 
 from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
-from ntlab.machine import Machine, Processor, SchedulerPolicy, Thread
+from ntlab.machine import Machine, Processor, SchedulerPolicy, SpinLock, Thread
 from ntlab.plugin import option, state
 from ntlab.quantities import MILLISECOND, SECOND, Duration
 
@@ -49,6 +49,19 @@ class Scheduling:
     switch_cost: Duration = option(
         default=Duration(0), help="Time lost when a processor goes from one thread to another.", minimum=0
     )
+    object_hold: Duration = option(
+        default=Duration(0),
+        help="How long an operation on an object holds the dispatcher lock; 0: that is not simulated.",
+        minimum=0,
+    )
+    dispatcher_queue: Literal["fifo", "test_and_set"] = option(
+        default="fifo", help="Who gets the dispatcher lock next: the longest waiter, or whoever has its line."
+    )
+    lock_transfer: Duration = option(
+        default=Duration(0),
+        help="Time of a spinlock's cache line to another processor of the node; farther, by latency.",
+        minimum=0,
+    )
     boosts: bool = option(default=True, help="Whether the end of a wait raises a thread's priority.")
     starvation_scan: bool = option(
         default=True, help="Whether the balance-set manager lifts threads that were ready for 4 s."
@@ -72,6 +85,7 @@ class Scheduling:
     _seeds: dict[int, int] = state(dict)  # for each process, where its round of ideal processors begins
     _rounds: dict[int, list[int]] = state(dict)  # for each affinity, the processors in the order of a round
     _search: dict[int, list[Processor]] = state(dict)  # for each processor, whose queues it looks at
+    _dispatcher_lock: SpinLock | None = attrs.field(init=False, default=None, repr=False, eq=False)
     _lifted: set[int] = state(set)  # threads at priority 15 by the starvation scan
     _scanning: bool = state(bool)
     _scan_from: int = state(int)  # the processor whose queue is looked at first
@@ -94,7 +108,15 @@ class Scheduling:
             ready_queues=self.ready_queues,
             fresh_quantum_after_wait=self.fresh_quantum_after_wait,
             switch_cost=self.switch_cost,
+            object_hold=self.object_hold,
+            lock_transfer=self.lock_transfer,
         )
+
+    @hookimpl
+    def dispatcher_lock(self, machine: Machine) -> SpinLock:
+        if self._dispatcher_lock is None:
+            self._dispatcher_lock = machine.create_lock("dispatcher", self.dispatcher_queue)
+        return self._dispatcher_lock
 
     @hookimpl
     def boosted_priority(self, thread: Thread, increment: int) -> int | None:

@@ -1,4 +1,4 @@
-"""What a contended spinlock asks.
+"""Which lock an operation of the scheduler takes, and what a contended spinlock asks.
 
 Times are ns. Spinning is counted as running: a waiter whose processor is taken away, as a virtual one is,
 does not spin meanwhile. Whoever holds or waits for a spinlock is at raised IRQL and is not preempted.
@@ -6,12 +6,13 @@ does not spin meanwhile. Whoever holds or waits for a spinlock is at raised IRQL
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ntlab.hooks.markers import expects, hookspec, observer
 
 if TYPE_CHECKING:
     from ntlab.machine.locks import SpinLock
+    from ntlab.machine.machine import Machine
     from ntlab.machine.processors import Processor
     from ntlab.machine.threads import Thread
 
@@ -35,13 +36,19 @@ def spun_long(lock: SpinLock, thread: Thread) -> None:
 
 
 @hookspec(firstresult=True)
-@expects("ns, 0 or more", lambda answer: answer >= 0)
-def lock_transfer(lock: SpinLock, giver: Processor, taker: Processor) -> int | None:
-    """How long a lock's cache lines take from the processor that held it last to the one that gets it, ns.
+def dispatcher_lock(
+    machine: Machine,
+    operation: Literal["object", "timer"],
+    number: int,
+    waited_for: bool,
+    processor: Processor,
+) -> SpinLock | None:
+    """Which lock of the scheduler's database an operation holds.
 
-    Asked when another processor than the last one gets a lock, which holds it meanwhile and does nothing.
-    `lock.waiters` are those who go on waiting: where they all test the same line, it takes longer. None
-    everywhere: no time.
+    Asked before each: an operation on dispatcher object `number`, or timer `number` expires on `processor`;
+    `waited_for` says whether that wakes a thread. Timers that expire together and need one lock are done in
+    one hold. Not asked where `object_hold` of the scheduler's policy is 0, which it is unless somebody sets
+    it. 2003: one lock, whatever the operation. None everywhere: none.
     """
 
 

@@ -1,7 +1,7 @@
 """What kernel timers and the clock ask.
 
-Times are ns since boot, masks of processors integers. Nobody is asked on a machine where nobody sets a timer
-or starts the clock.
+Times are ns since boot, masks of processors integers. On a machine where nobody sets a timer or starts the
+clock, nothing is asked but the policy.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def timer_policy(machine: Machine) -> TimerPolicy | None:
     """The costs of the clock and of timers.
 
-    Asked once, when the clock is started. 2003: 3 us clock interrupt, 2 us of its DPC and 1 us for each timer
-    that expires. None everywhere: `TimerPolicy()`, where all costs are 0.
+    Asked once, while the machine is put together. 2003: 3 us clock interrupt, 2 us of its DPC and 1 us for
+    each timer that expires. None everywhere: `TimerPolicy()`, where all costs are 0.
     """
 
 

@@ -6,12 +6,14 @@ DPC may be done under a lock, too, and spins for it like a thread; see `Interrup
 
 Two disciplines. "fifo": a queued spinlock hands itself to the longest waiter, even to one whose processor
 does not run at the moment. "test_and_set": a free lock goes to the longest waiter whose processor is
-running; if there is none it stays free until one runs again or someone else asks.
+running; if there is none it stays free until one runs again or someone else asks. Where the policy says that
+a lock's cache line takes time to come from another processor, it comes to each of these waiters in turn.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from ntlab.engine import FOREVER
@@ -87,9 +89,9 @@ class SpinLock:
         return self.machine.scheduler.run_time(user) - before
 
     def ask(self, user: User) -> int | None:
-        """Give it to someone who runs, or let it wait. Returns how long its lines take to come; None: it waits.
+        """Give it to someone who runs, or let it wait: for `Acquire`, and for DPCs.
 
-        For `Acquire`, and for DPCs.
+        Returns how long its lines take to come, or None where it waits.
         """
         if self.holder is None and (self.discipline == "test_and_set" or not self.waiters):
             delay = self._transfer(user)
@@ -117,13 +119,18 @@ class SpinLock:
 
     def _transfer(self, user: User) -> int:
         """How long its cache lines take to come to who gets it now."""
-        ask = self.machine.hooks.lock_transfer
-        if ask is None:
+        time = self.machine.scheduler.policy.lock_transfer
+        if not time:
             return 0
         last, here = self._last, user.processor
         assert here is not None
         self._last = here
-        return (ask(self, last, here) or 0) if last is not None and last is not here else 0
+        if last is None or last is here:
+            return 0
+        latency = self.machine.tables.latency[last.node]
+        time = round(time * latency[here.node] / latency[last.node]) if here.node != last.node else time
+        # Whoever waits for a queued lock watches a line of its own; all others want the lock's.
+        return time * (1 + len(self.waiters)) if self.discipline == "test_and_set" else time
 
     def _take(self, user: User, waited: int, spun: int) -> None:
         machine = self.machine
@@ -183,6 +190,8 @@ class Acquire(Request):
         lock = self.lock
         if lock.holder is thread or thread.spinning is not None:
             raise SimulationError(f"{thread!r} acquires {lock!r} again: spinlocks are not recursive")
+        if thread.raised:
+            lock.machine.locks.nest(thread, lock)
         thread.raised += 1
         delay = lock.ask(thread)
         if delay is not None:
@@ -217,9 +226,13 @@ class Locks:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._all: list[SpinLock] = []
+        self._inside: dict[SpinLock, list[SpinLock]] = {}  # which locks were taken while one was held
         self.trace_acquire = machine.tracer.emitter(ACQUIRE)
         self.trace_contend = machine.tracer.emitter(CONTEND)
         self.trace_release = machine.tracer.emitter(RELEASE)
+
+    def __iter__(self) -> Iterator[SpinLock]:
+        return iter(self._all)
 
     def create(self, name: str, discipline: Discipline = "fifo") -> SpinLock:
         """A new spinlock."""
@@ -227,8 +240,22 @@ class Locks:
         self._all.append(lock)
         return lock
 
+    def nest(self, thread: Thread, lock: SpinLock) -> None:
+        """A thread asks for a lock while it holds others. Raises SimulationError where that can deadlock."""
+        for outer in self._all:
+            if outer.holder is thread and lock not in (inside := self._inside.setdefault(outer, [])):
+                if self._leads_to(lock, outer):
+                    raise SimulationError(
+                        f"{thread!r} holds {outer!r} and acquires {lock!r}, which others did in the opposite "
+                        "order: both may wait for ever"
+                    )
+                inside.append(lock)
+
+    def _leads_to(self, first: SpinLock, last: SpinLock) -> bool:
+        return any(each is last or self._leads_to(each, last) for each in self._inside.get(first, []))
+
     def still_spinning(self, thread: Thread) -> int:
-        """A waiter's spin limit has passed. Returns what it does next, ns: spins on, or goes on with the lock."""
+        """A waiter's spin limit has passed. Returns how long it spins on, or what it does with the lock."""
         lock: SpinLock = thread.spinning
         if lock.holder is None:
             lock._hand_over()

@@ -11,6 +11,7 @@ from ntlab.hooks import HookManager, Mode, bind, specifications
 from ntlab.machine.caches import Caches
 from ntlab.machine.checks import CHECK_EVERY, Checks
 from ntlab.machine.crashes import BUG_CHECK, RESTART, Crash, MachineStopped, NonVolatile, dump_of, signed
+from ntlab.machine.dispatcher import Dispatcher
 from ntlab.machine.extents import NORMAL_PRIORITY, PRIORITIES
 from ntlab.machine.file_cache import FileCache
 from ntlab.machine.hardware_errors import HardwareErrors, LatchedError
@@ -30,8 +31,8 @@ from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.sections import Sections
 from ntlab.machine.siblings import Siblings
 from ntlab.machine.speeds import Speeds
-from ntlab.machine.threads import Process, Program, Session, Thread
 from ntlab.machine.thread_pools import ThreadPools
+from ntlab.machine.threads import Process, Program, Session, Thread
 from ntlab.machine.timers import Timers
 from ntlab.plugin import RELEASES, plugin_info, renewed
 from ntlab.tracing import Tracer
@@ -117,6 +118,7 @@ class Machine:
         self.interrupts = Interrupts(self)
         self.timers = Timers(self)
         self.locks = Locks(self)
+        self.dispatcher = Dispatcher(self)
         self.io = Io(self)
         self.io.find_disks()
         self.memory = Memory(self)
@@ -131,9 +133,9 @@ class Machine:
         self.partitions = Partitions(self)
         self.hardware_errors = HardwareErrors(self)
         self.partitioning = Partitioning(self)
+        self.thread_pools = ThreadPools(self)
         self.startup: Startup | None = None  # which makes itself known
         self.sessions: dict[int, Session] = {}
-        self.thread_pools = ThreadPools(self)
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
         self._next_id = 4
@@ -259,9 +261,9 @@ class Machine:
             self.partitions,
             self.hardware_errors,
             self.partitioning,
+            self.thread_pools,
             self.startup,
         ):
-            self.thread_pools,
             if mechanism is not None:
                 mechanism.check()
         for process in self.processes.values():

@@ -43,6 +43,10 @@ class SchedulerPolicy:
     - `ready_queues`: one "shared" by all processors (2000), or one "per_processor" (2003 and later).
     - `fresh_quantum_after_wait`: whether a thread that waited begins a new turn or goes on with its old one.
     - `switch_cost`: ns lost when a processor goes from one thread directly to another.
+    - `object_hold`: for how many ns an operation on a dispatcher object holds a lock of the scheduler's
+      database; see `ntlab.machine.dispatcher`.
+    - `lock_transfer`: ns that the cache line of a spinlock takes to another processor of its node; farther,
+      in proportion to the memory's latency. See `ntlab.machine.locks`.
     """
 
     quantum: Duration = attrs.field(default=Duration(10 * MILLISECOND), validator=_positive)
@@ -55,20 +59,27 @@ class SchedulerPolicy:
     )
     fresh_quantum_after_wait: bool = False
     switch_cost: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    object_hold: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    lock_transfer: Duration = attrs.field(default=Duration(0), validator=_not_negative)
 
 
 @attrs.frozen(kw_only=True)
 class TimerPolicy:
-    """Costs of the clock and of timers, ns of the processor that bears them.
+    """Rules and costs of the clock and of timers; costs in ns of the processor that bears them.
 
+    - `keeper`: the number of the processor that keeps the time.
     - `clock_time`: the service routine of the clock interrupt.
     - `expiration_time`: the DPC in which timers expire, besides `timer_time` for each of them and what
-      their own DPCs take.
+      their own DPCs take. For `timer_time` of each they hold a lock of the scheduler's database, if that
+      has locks; see `ntlab.machine.dispatcher`.
+    - `timers_per_hold`: after how many timers with DPCs that lock is freed for others; 0: after all.
     """
 
+    keeper: int = attrs.field(default=0, validator=_not_negative)
     clock_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
     expiration_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
     timer_time: Duration = attrs.field(default=Duration(0), validator=_not_negative)
+    timers_per_hold: int = attrs.field(default=0, validator=_not_negative)
 
 
 @attrs.frozen(kw_only=True)

@@ -13,7 +13,8 @@ the others that get that tick. Whoever gets none is asleep: it makes up for miss
 scheduler charges turns by computed ticks: what a thread is charged does not depend on any of this.)
 
 A timer is in a table. A processor that gets a tick looks at its own, and all timers there that are due expire
-in one DPC, in the order of their due times. One table is enough unless plugins say otherwise: the keeper's.
+in one DPC, in the order of their due times, under the locks that `ntlab.machine.dispatcher` says. One
+table is enough unless plugins say otherwise: the keeper's.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ RESOLUTION = event_type("Lab-Timer", "Resolution", "period")
 KEEPER = event_type("Lab-Timer", "Keeper", "cpu")
 
 CLOCK_VECTOR = 0xD1
+EXPIRATION = "KiTimerExpiration"
 FINEST = MILLISECOND // 2
 COARSEST = 15_625 * MICROSECOND
 LONGEST_PERIOD = (2**31 - 1) * MILLISECOND
@@ -67,8 +69,8 @@ class Timer:
     """A kernel timer, made by `timers.create`.
 
     `due` is when it is due by what was asked for, `expires` from when on the tick counts that lets it expire:
-    both for the present period, ns since boot. `tick` is the tick at which it last expired, `expirations` how
-    often it has since it was set. `processor` has it in its table.
+    both for the present period, ns since boot. `tick` is the tick at which it last expired, `was_due` when it
+    was due then, `expirations` how often it has since it was set. `processor` has it in its table.
     """
 
     __slots__ = (
@@ -86,6 +88,7 @@ class Timer:
         "tick",
         "tolerance",
         "waiters",
+        "was_due",
     )
 
     def __init__(self, machine: Machine, number: int, dpc: Dpc | None) -> None:
@@ -93,7 +96,7 @@ class Timer:
         self.number = number
         self.dpc = dpc
         self.due = self.expires = self.period = self.tolerance = 0
-        self.tick = -1
+        self.tick = self.was_due = -1
         self.expirations = 0
         self.here = self.processor = 0
         self.signalled = False
@@ -122,7 +125,6 @@ class Timers:
         self.machine = machine
         self.engine = machine.engine
         self.running = False  # whether the clock is simulated
-        self.policy = TimerPolicy()
         self.period: int = machine.scheduler.policy.tick
         self.keeper = 0
         self.asleep = 0
@@ -148,6 +150,8 @@ class Timers:
         self._forward = 0  # those that the keeper will interrupt
         self._under_way: list[list[Entry]] = []  # in DPCs that have not run yet
         hooks = machine.hooks
+        policy = hooks.timer_policy(machine) if hooks.timer_policy is not None else None
+        self.policy: TimerPolicy = policy if policy is not None else TimerPolicy()
         self._tick_processors = hooks.tick_processors
         self._timer_processor = hooks.timer_processor
         self._align = hooks.align_timer
@@ -271,14 +275,25 @@ class Timers:
 
     def _queue_batch(self, processor: Processor, batch: list[Entry]) -> None:
         self.batches += 1
-        self._under_way.append(batch)
-        work = self.policy.expiration_time + self.policy.timer_time * len(batch)
-        for _, _, timer in batch:
-            if timer.dpc is not None:
-                work += timer.dpc.work
-        self.machine.interrupts.queue_dpc(
-            processor, work, self._expire, (processor, batch), "KiTimerExpiration"
-        )
+        entries = {entry[2]: entry for entry in batch}
+        queue_dpc = self.machine.interrupts.queue_dpc
+        before = self.policy.expiration_time
+        for lock, timers in self.machine.dispatcher.holds(list(entries), processor):
+            part = processor, [entries[timer] for timer in timers]
+            self._under_way.append(part[1])
+            hold = self.policy.timer_time * len(timers)
+            work = sum(timer.dpc.work for timer in timers if timer.dpc is not None)
+            if lock is None or not hold:
+                queue_dpc(processor, before + hold + work, self._expire, part, EXPIRATION)
+            else:
+                if before:
+                    queue_dpc(processor, before, routine=EXPIRATION)
+                if work:
+                    queue_dpc(processor, hold, routine=EXPIRATION, lock=lock)
+                    queue_dpc(processor, work, self._expire, part, EXPIRATION)
+                else:
+                    queue_dpc(processor, hold, self._expire, part, EXPIRATION, lock)
+            before = 0
 
     def _expire(self, what: tuple[Processor, list[Entry]]) -> None:
         processor, batch = what
@@ -291,6 +306,7 @@ class Timers:
     def _expire_one(self, processor: Processor, timer: Timer, entry: Entry) -> None:
         self.expired += 1
         timer.expirations += 1
+        timer.was_due = timer.due
         dpc = timer.dpc
         if self._trace_expire is not None:
             routine = self._text(dpc.routine if dpc is not None else "")
@@ -356,10 +372,6 @@ class Timers:
         self.running = True
         if not self._watching:
             self._watching = True
-            ask = self.machine.hooks.timer_policy
-            policy = ask(self.machine) if ask is not None else None
-            if policy is not None:
-                self.policy = policy
             watch_idle(self.machine, self._watch)
         for processor in self.machine.processors:
             self._watch(processor, is_idle(processor))

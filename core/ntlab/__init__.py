@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         run,
         view,
     )
+    from ntlab.lab.options import read_options
     from ntlab.lab.profiling import profile
     from ntlab.lab.sweep import sweep
     from ntlab.topology import load as topology
@@ -63,6 +64,7 @@ _LAZY = {
     "plugin_order": "ntlab.lab.api",
     "plugins": "ntlab.lab.api",
     "profile": "ntlab.lab.profiling",
+    "read_options": "ntlab.lab.options",
     "rerun": "ntlab.lab.api",
     "run": "ntlab.lab.api",
     "sweep": "ntlab.lab.sweep",
@@ -102,6 +104,7 @@ __all__ = [
     "plugin_order",
     "plugins",
     "profile",
+    "read_options",
     "rerun",
     "run",
     "state",

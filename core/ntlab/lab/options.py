@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import tomllib
 import types
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 
@@ -35,6 +37,8 @@ from ntlab.quantities import (
 
 if TYPE_CHECKING:
     import cattrs
+
+T = TypeVar("T")
 
 _WHOLE_UNITS: dict[Any, tuple[Callable[[object], int], Callable[[float], str], str]] = {
     Duration: (parse_duration, format_duration, "ns"),
@@ -87,6 +91,16 @@ def structure(value: object, kind: Any, place: Place) -> Any:
         return _converter().structure(value, kind)
     except _Mismatch as mismatch:
         raise mismatch.as_error(place) from None
+
+
+def read_options(file: str | os.PathLike[str], kind: type[T]) -> T:
+    """A TOML file as an attrs class, read as strictly as an experiment: for what users give beside one.
+
+    Raises UserError naming the file and the key, what was there and what was expected.
+    """
+    from ntlab.lab.registry import read_toml
+
+    return structure(read_toml(Path(file)), kind, Place(os.fspath(file)))  # type: ignore[no-any-return]
 
 
 def build(cls: type, settings: Mapping[str, Setting], place: Place) -> Any:

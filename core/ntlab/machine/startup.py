@@ -178,6 +178,7 @@ class Startup:
                 self._needed_by[need].append(run)
         self._ready: list[tuple[int, TaskRun]] = []  # by place
         self._running: dict[str, Task] = {}
+        self._admitting = False
         self._processes: dict[Kind, Process] = {}
         self._left = len(self.runs)
         self._logons_left = sum(run.task.kind == "logon" for run in self.runs.values())
@@ -224,14 +225,18 @@ class Startup:
         for run in self.runs.values():
             if not run.missing:
                 self._is_ready(run)
-        self._admit()
+        if self.runs:
+            self._admit(None)
+        else:
+            self._is_over()
 
     def _is_ready(self, run: TaskRun) -> None:
         run.ready = self.machine.engine.now
         insort(self._ready, (run.place, run))
 
-    def _admit(self) -> None:
+    def _admit(self, _: object) -> None:
         """Start whatever may start now."""
+        self._admitting = False
         held = []
         for entry in self._ready:
             run = entry[1]
@@ -300,9 +305,15 @@ class Startup:
             if not self._logons_left:
                 self.logged_on = run.ended
         if self._left:
-            self._admit()
+            if not self._admitting:
+                # Who else ends at this instant comes first: what waits for it may be first in order.
+                self._admitting = True
+                self.machine.engine.soon(self._admit)
             return
-        self.ended = run.ended
+        self._is_over()
+
+    def _is_over(self) -> None:
+        self.ended = self.machine.engine.now
         if self.logged_on < 0:
             self.logged_on = self.ended
         if self._trace_boot is not None:

@@ -22,9 +22,10 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import partial
 from heapq import heapify, heappop, heappush, heapreplace, nsmallest
-from itertools import islice
+from itertools import repeat
 from types import GeneratorType
 from typing import Any
 
@@ -84,7 +85,7 @@ class Engine:
         self._days = Days(FOREVER)  # the NORMAL ones from _horizon on
         self._horizon = NEVER
         self._settled = 0  # events until which days stay as long as they are
-        self._walk: Any = None  # the iterator through the bucket whose events happen
+        self._walk: Iterator[Event] | None = None  # through the rest of the bucket whose events happen
         self._cancelled = 0
         self._live = 0
         self._running = False
@@ -176,19 +177,32 @@ class Engine:
     def _insert_special(self, time: int, event: Event, order: int) -> None:
         interrupts, reports = self._special.setdefault(time, (deque(), deque()))
         (interrupts if order == INTERRUPT else reports).append(event)
+        if order == INTERRUPT and self._walk is not None and time == self.now:
+            self._put_back(self._rest())  # it comes before the rest of the instant that is happening
+        self._bucket(time)
+
+    def _bucket(self, time: int) -> list[Event]:
+        """The bucket for that time."""
         found = self._events.get(time)
         if found is None:
-            self._events[time] = [None, []]
             heappush(self._times, time)
-        elif found[0] is not None or found[1] is None:
-            self._events[time] = [None, [found]]
-        elif order == INTERRUPT and self._walk is not None and time == self.now:
-            # It comes before the rest of the instant that is happening: the walk ends here.
-            bucket = found[1]
-            rest = bucket[len(bucket) - self._walk.__length_hint__() :]
-            del bucket[len(bucket) - len(rest) :]
-            self._events[time] = [None, rest]
-            self._walk = iter(rest)
+        elif found[0] is None and found[1] is not None:
+            bucket: list[Event] = found[1]
+            return bucket
+        bucket = [] if found is None else [found]
+        self._events[time] = [None, bucket]
+        return bucket
+
+    def _rest(self) -> list[Event]:
+        """End the walk through the present bucket. Returns what has not happened yet."""
+        rest = list(self._walk or ())
+        self.events -= len(rest)  # which will count the whole bucket
+        return rest
+
+    def _put_back(self, rest: list[Event]) -> None:
+        """Let the rest of a bucket happen after all, before what has come meanwhile for this instant."""
+        if rest:
+            self._bucket(self.now)[:0] = rest
 
     def cancel(self, event: Event) -> None:
         """Make `event` not happen. Cancelling twice, or after it happened, is harmless."""
@@ -210,7 +224,7 @@ class Engine:
         self._days.clear()  # in place, as for the times; where there are no more days is seen when they end
         self._times[:] = [self.now] if self._running else []  # see _run_batch
         self._cancelled = self._live = 0
-        self._walk = None
+        self._rest()
 
     def _tidy(self) -> None:
         """Between two batches: have few dead events, and few instants in the heap."""
@@ -292,11 +306,10 @@ class Engine:
 
     def _scheduled(self) -> Iterator[tuple[int, Event]]:
         """Each event that is scheduled and not cancelled, with its time; in no particular order."""
-        walk = self._walk
+        if self._walk is not None:
+            yield from ((self.now, event) for event in copy(self._walk) if event[0] is not None)
         for time, found in self._events.items():
             events = [found] if found[0] is not None else found[1] or []
-            if walk is not None and time == self.now:  # some of them have happened
-                events = events[len(events) - walk.__length_hint__() :]
             yield from ((time, event) for event in events if event[0] is not None)
         for time, queues in self._special.items():
             yield from ((time, event) for queue in queues for event in queue if event[0] is not None)
@@ -353,16 +366,18 @@ class Engine:
         pop, push, replace, put = heappop, heappush, heapreplace, events.setdefault
         horizon, days, width, far = self._horizon, self._days.by_number, self._days.width, self._days.put
         batch = self.batch
-        done = more = dead = 0
+        instants = repeat(None, batch)
+        more = dead = 0
+        unfinished = 1
         try:
-            for done in range(batch):  # noqa: B007  (counts instants, also when an action raises)
+            for _ in instants:
                 if not times:
                     return False
                 time = times[0]
                 if time > until:
                     return False
                 event = events[time]
-                action = event[0]
+                action, argument = event
                 if action is not None:
                     # The only event of its instant. The time stays the first of the heap until the action is
                     # done: an event that happens again can take its place, half the work of leaving and
@@ -370,7 +385,7 @@ class Engine:
                     del events[time]
                     self.now = time
                     try:
-                        delay = action(event[1])
+                        delay = action(argument)
                     except BaseException as error:
                         pop(times)
                         if type(error) is not StopIteration:
@@ -403,7 +418,7 @@ class Engine:
                         events[again] = [None, [found, event]]
                     pop(times)
                     continue
-                bucket = event[1]
+                bucket = argument
                 if bucket is None:
                     del events[time]
                     pop(times)
@@ -419,54 +434,57 @@ class Engine:
                     dead += 1
                     continue
                 self.now = time
-                if special and time in special and (special[time][0] or not bucket):
-                    self._run_special(time)
-                    if events.get(time) is not event:  # the action has cleared the queue
-                        pop(times)
-                    continue
+                if special and time in special:
+                    if special[time][0] or not bucket:
+                        self._run_special(time)
+                        if events.get(time) is not event:  # the action has cleared the queue
+                            pop(times)
+                        continue
+                    events[time] = [None, []]  # reports come when the bucket is done
+                    push(times, time)
+                else:
+                    del events[time]
+                # What comes meanwhile for this instant has a bucket of its own, which is next.
                 self._walk = walk = iter(bucket)
                 try:
-                    for event in islice(walk, batch):  # those too that come meanwhile
-                        action = event[0]
-                        if action is None:
-                            dead += 1
-                            continue
+                    while True:
                         try:
-                            delay = action(event[1])
+                            for event in walk:
+                                action, argument = event
+                                if action is None:
+                                    dead += 1
+                                    continue
+                                delay = action(argument)
+                                if delay is not None:
+                                    if delay < 0:
+                                        raise SimulationError(_into_the_past(action, delay))
+                                    again = time + delay
+                                    if again >= horizon:
+                                        far(again, event)
+                                        continue
+                                    found = put(again, event)
+                                    if found is event:
+                                        push(times, again)
+                                    elif found[0] is None and found[1] is not None:
+                                        found[1].append(event)
+                                    else:
+                                        events[again] = [None, [found, event]]
+                            break
                         except StopIteration:
                             _end_process(action)
-                            continue
-                        if delay is not None:
-                            if delay < 0:
-                                raise SimulationError(_into_the_past(action, delay))
-                            again = time + delay
-                            if again >= horizon:
-                                far(again, event)
-                                continue
-                            found = put(again, event)
-                            if found is event:
-                                push(times, again)
-                            elif found[0] is None and found[1] is not None:
-                                found[1].append(event)
-                            else:
-                                events[again] = [None, [found, event]]
+                except BaseException:
+                    self._put_back(self._rest())
+                    raise
                 finally:
-                    left = walk.__length_hint__()
-                    more += len(bucket) - left - 1
-                    if self._walk is None:  # an action has cleared the queue
-                        pop(times)
-                    elif left or (special and time in special):
-                        del bucket[: len(bucket) - left]
-                    else:
-                        del events[time]
-                        pop(times)
+                    more += len(bucket) - 1
                     self._walk = None
+                    pop(times)
                 if more >= batch:
                     break
-            done += 1
+            unfinished = 0
             return True
         finally:
-            self.events += done + more - dead
+            self.events += batch - instants.__length_hint__() - unfinished + more - dead
 
     def _run_special(self, time: int) -> None:
         """Let the first interrupt of an instant happen, or, where there is none, the first report."""

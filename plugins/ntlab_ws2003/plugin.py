@@ -11,6 +11,7 @@ from ntlab_ws2003.file_cache import FileCaching
 from ntlab_ws2003.io import InputOutput
 from ntlab_ws2003.memory import MemoryManagement
 from ntlab_ws2003.paging import PageWriting
+from ntlab_ws2003.power import PowerManagement
 from ntlab_ws2003.registry import RegistryKeeping
 from ntlab_ws2003.scheduling import Scheduling
 from ntlab_ws2003.startup import StartingUp
@@ -34,6 +35,7 @@ class Ws2003(
     PageWriting,
     FileCaching,
     RegistryKeeping,
+    PowerManagement,
     HardwareErrorHandling,
     Timekeeping,
     ThreadPooling,

@@ -107,7 +107,10 @@ class Member:
 
 
 class Power:
-    """Idle states, performance states, parking and energy of one machine."""
+    """Idle states, performance states, parking and energy of one machine.
+
+    `parked` is the mask of parked processors, `parking_changed` when it changed last.
+    """
 
     def __init__(self, machine: Machine, policy: PowerPolicy) -> None:
         self.machine = machine
@@ -120,7 +123,7 @@ class Power:
         self.nominal = next(index for index, clock in enumerate(self.clocks) if not clock.cores)
         self.parked = 0
         self._parked_time = 0  # processors times ns, until _parked_since
-        self._parked_since = self.began
+        self._parked_since = self.parking_changed = self.began
         self.packages: dict[int, Package] = {}
         self.cores: dict[int, Core] = {}
         self._members: list[Member] = []
@@ -275,6 +278,10 @@ class Power:
             member.performance = index
             self._settle(member.core.package)
 
+    def asked(self, processor: Processor) -> int:
+        """The performance state that a processor asks for."""
+        return self._members[processor.index].performance
+
     def performance(self, processor: Processor) -> int:
         """The performance state that a processor's core has."""
         return self._members[processor.index].core.clock
@@ -320,6 +327,7 @@ class Power:
             return
         self._account_parking()
         self.parked = mask
+        self.parking_changed = self.engine.now
         processors = [each for each in self.machine.processors if changed & each.bit]
         if self._trace_parking is not None:
             for processor in processors:

@@ -156,14 +156,28 @@ def test_a_system_call_costs_the_thread_that_makes_it() -> None:
     assert sorted(ends.values()) == [2 * 2 * 5, 2 * 50 + 3 * 5]
 
 
-def test_a_processor_more() -> None:
-    machine, pool = pool_of(2)
-    machine.create_thread(pool.process, iter([PostWork(Work(pool, lambda: iter([Compute(100)])))] * 8))
-    machine.run(50)
-    assert len(pool.running) == 2
-    pool.set_concurrency(3)
-    machine.run(60)
-    assert (pool.added, pool.port.active) == (3, 3)
+@plugin(name="growing", summary="Processors may come.", release="ws2003")
+class Growing:
+    @hookimpl
+    def partition_support(self) -> bool:
+        return True
+
+    @hookimpl
+    def gets_processor(self) -> bool:
+        return True
+
+
+def test_processors_are_counted_again_when_someone_says_so() -> None:
+    machine = boot(3, [Pooling(), Growing()])
+    machine.partitioning.set_aside(1)
+    pool = machine.thread_pools.create(machine.create_process("p"), "pool")
+    machine.create_thread(pool.process, iter([PostWork(Work(pool, computing(10**9)))] * 8))
+    machine.partitioning.add_processor()
+    machine.run(10**9 // 2)
+    assert len(pool.running) == pool.port.concurrency == 2
+    pool.count_processors()
+    machine.run(10**9 // 2 + 1)
+    assert len(pool.running) == pool.port.concurrency == pool.added == 3
 
 
 # -- groups

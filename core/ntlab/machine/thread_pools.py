@@ -183,14 +183,14 @@ class ThreadPool:
         self.id = len(machine.thread_pools.pools)
         self.minimum = 0
         self.maximum = policy.maximum
-        self.port = CompletionPort(machine, name, policy.concurrency * machine.scheduler.all_mask.bit_count())
+        self.port = CompletionPort(machine, name, self._running_at_most())
         if policy.kernel:
             self.port.wanting = self._wanted
         self.workers: list[Thread] = []
         self.waiters: list[Waiter] = []
         self.running: dict[Thread, Work] = {}
         self.latest: Work | None = None  # what was posted last
-        self.works = 0
+        self.works: int = 0
         self.calls: Counter[tuple[str, str]] = Counter()
         self.last_added = 0
         self.history: list[tuple[int, int]] = []
@@ -244,9 +244,14 @@ class ThreadPool:
             self._add("post")
         self.cost()  # of no thread
 
-    def set_concurrency(self, workers: int) -> None:
-        """Change how many workers run at a time."""
-        self.port.concurrency = workers
+    def _running_at_most(self) -> int:
+        machine = self.machine
+        wanted = self.policy.concurrency * machine.scheduler.all_mask.bit_count()
+        return min(wanted, 64 * machine.tables.groups)  # no port can have more
+
+    def count_processors(self) -> None:
+        """Notice that processors have come or gone: more workers may run, or fewer."""
+        self.port.concurrency = self._running_at_most()
         self.port.release()
 
     # -- system calls ----------------------------------------------------------------------------------------

@@ -411,3 +411,44 @@ def test_no_timer_is_early_or_later_than_its_tolerance_and_a_tick(
         assert max(due, 0) <= tick <= max(0, tick_from(due + tolerance))
         assert tick > last.get(timer, -1)
         last[timer] = tick
+
+
+@plugin(name="elsewhere", summary="Processor 2 keeps the time.", release="ws2003")
+class Elsewhere:
+    @hookimpl
+    def timer_policy(self) -> TimerPolicy:
+        return TimerPolicy(keeper=2)
+
+
+def test_who_keeps_the_time_is_one_that_runs() -> None:
+    machine = boot(4, [Elsewhere(), Sparing()])
+    machine.timers.start_clock()
+    machine.run(SECOND)
+    assert machine.timers.taken == {2: 64}
+    with pytest.raises(UserError, match="processor 2 is to keep the time"):
+        boot(2, [Elsewhere()]).timers.start_clock()
+
+
+@plugin(name="replacing", summary="Processors may be replaced.", release="ws2003")
+class Replacing:
+    @hookimpl
+    def partition_support(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("sparing", [False, True])
+def test_the_stand_in_of_a_gone_processor_keeps_its_time_and_its_timers(sparing: bool) -> None:
+    machine = boot(4, [Costs(), Replacing(), OwnTables(), *([Sparing()] if sparing else [])], hooks="checked")
+    machine.partitioning.set_aside(1)
+    log = Log(machine)
+    for index in range(3):
+        machine.timers.set(log.timer(), 40 * MILLISECOND, period=50 * MILLISECOND, processor=index)
+    machine.run(300 * MILLISECOND)
+    machine.partitioning.replace_processor(0)
+    machine.run(2 * SECOND + MILLISECOND)
+    machine.check()
+    assert machine.timers.keeper == 3
+    wanted = range(40 * MILLISECOND, 2 * SECOND, 50 * MILLISECOND)
+    assert sorted(log.seen) == sorted((due, tick_from(due)) for due in wanted for _ in range(3))
+    assert machine.timers.ticks == 128
+    assert machine.timers.taken[0] + machine.timers.taken[3] == 128

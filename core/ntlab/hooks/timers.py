@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @hookspec(firstresult=True)
 def timer_policy(machine: Machine) -> TimerPolicy | None:
-    """The costs of the clock and of timers.
+    """Which processor keeps the time, and what the clock and timers cost.
 
-    Asked once, while the machine is put together. 2003: 3 us clock interrupt, 2 us of its DPC and 1 us for
-    each timer that expires. None everywhere: `TimerPolicy()`, where all costs are 0.
+    Asked once, while the machine is put together. 2003: processor 0; 3 us clock interrupt, 2 us of its DPC
+    and 1 us for each timer that expires. None everywhere: `TimerPolicy()`, where all costs are 0.
     """
 
 

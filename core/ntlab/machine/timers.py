@@ -126,7 +126,6 @@ class Timers:
         self.engine = machine.engine
         self.running = False  # whether the clock is simulated
         self.period: int = machine.scheduler.policy.tick
-        self.keeper = 0
         self.asleep = 0
         self.ticks = 0
         self.last_tick = -1
@@ -152,6 +151,7 @@ class Timers:
         hooks = machine.hooks
         policy = hooks.timer_policy(machine) if hooks.timer_policy is not None else None
         self.policy: TimerPolicy = policy if policy is not None else TimerPolicy()
+        self.keeper = self.policy.keeper
         self._tick_processors = hooks.tick_processors
         self._timer_processor = hooks.timer_processor
         self._align = hooks.align_timer
@@ -277,7 +277,7 @@ class Timers:
         self.batches += 1
         entries = {entry[2]: entry for entry in batch}
         queue_dpc = self.machine.interrupts.queue_dpc
-        before = self.policy.expiration_time
+        before: int = self.policy.expiration_time
         for lock, timers in self.machine.dispatcher.holds(list(entries), processor):
             part = processor, [entries[timer] for timer in timers]
             self._under_way.append(part[1])
@@ -369,7 +369,10 @@ class Timers:
     def _run_clock(self) -> None:
         if self.running:
             return
+        if not self._watching and not self.machine.scheduler.all_mask >> self.keeper & 1:
+            raise UserError(f"processor {self.keeper} is to keep the time", expected="one of those that run")
         self.running = True
+        self.last_tick = max(self.last_tick, self.engine.now // self.period * self.period)
         if not self._watching:
             self._watching = True
             watch_idle(self.machine, self._watch)

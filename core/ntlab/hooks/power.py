@@ -31,7 +31,7 @@ def idle_state(processor: Processor, idle: int, predicted: int) -> int | None:
     """The number of the idle state that a processor asks for.
 
     Asked when it has nothing to do (`idle` is 0), and again when it has been idle for so many ns: after the
-    policy's `recheck` and its multiples, until the deepest state pays. `predicted` is how long its idle time
-    is expected to be, ns: the median of its last ones. None everywhere, as in 2003: the deepest state whose
-    residency is not above that.
+    policy's `recheck` and its multiples, until the deepest state pays, and when it is parked or is no longer.
+    `predicted` is how long its idle time is expected to be, ns: the median of its last ones. None everywhere,
+    as in 2003: the deepest state whose residency is not above that.
     """

@@ -152,6 +152,8 @@ class Machine:
         if self.engine.idle_work is None:
             self.engine.idle_work = self.tracer.flush
         self.hardware_errors.start(self._left_in_registers)
+        if self.power is not None:
+            self.power.rebuilt()
         if self.hooks.machine_booted is not None:
             self.hooks.machine_booted(self)
         if self.checks is not None and self.partition is None:

@@ -135,10 +135,9 @@ class Power:
         machine.scheduler.watch_switches(self._switched, delays=True)
         machine.interrupts.idle_watchers.append(self._interrupted)
         machine.interrupts.awake_from = self._awake_from
-        self.rebuilt()
 
     def rebuilt(self) -> None:
-        """Processors have come: they are idle."""
+        """Processors have come, all of them at boot: they are idle."""
         tables = self.machine.tables
         now = self.engine.now
         for processor in self.machine.processors[len(self._members) :]:
@@ -202,6 +201,9 @@ class Power:
             )
         member.wanted = state
         self._resolve(member.core)
+        if member.event is not None:
+            self.engine.cancel(member.event)
+            member.event = None
         if state < len(self.states) - 1 and idle < self.states[-1].residency:
             member.event = self.engine.after(self.policy.recheck, self._look_again, member)
 
@@ -334,6 +336,9 @@ class Power:
                 parked = mask >> processor.index & 1
                 self._trace_parking((self.engine.now, PARKING.id, processor.index, parked))
         for processor in processors:
+            member = self._members[processor.index]
+            if member.wanted != AWAKE:
+                self._choose(member, self.engine.now - member.since)
             if mask & processor.bit:
                 for thread in list(processor.queue) if scheduler.policy.ready_queues != "shared" else ():
                     scheduler.reconsider(thread)

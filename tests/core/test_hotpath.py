@@ -58,11 +58,18 @@ class Falls:
         return thread.priority - 1 if thread.priority > 5 else 12
 
 
+class Wait(Request):
+    def perform(self, thread: Thread) -> None:
+        thread.machine.waiters.append(thread)  # type: ignore[attr-defined]
+
+
 burst = st.integers(0, 30)
 steps = st.one_of(
     st.tuples(st.just("compute"), burst),
     st.tuples(st.just("sleep"), st.integers(0, 40)),
     st.tuples(st.just("lock"), st.integers(1, 9)),
+    st.tuples(st.just("wait"), st.just(0)),
+    st.tuples(st.just("wake"), burst),
 )
 threads = st.lists(
     st.tuples(st.lists(steps, min_size=1, max_size=5), st.sampled_from([8, 8, 10, 12]), st.booleans()),
@@ -88,9 +95,18 @@ def play(
     process = machine.create_process("p")
     lock = machine.create_lock("l")
 
+    waiters: list[Thread] = []
+    machine.waiters = waiters  # type: ignore[attr-defined]
+
     def program(wanted: list[tuple[str, int]]) -> Iterator[Request]:
         for what, time in wanted * 4:
-            if what == "compute":
+            if what == "wait":
+                yield Wait()
+            elif what == "wake":
+                if waiters:  # amid a step of the program: whoever wakes may preempt it
+                    machine.scheduler.wake(waiters.pop(0))
+                yield Compute(time)
+            elif what == "compute":
                 yield Compute(time)
             elif what == "sleep":
                 yield Sleep(time)

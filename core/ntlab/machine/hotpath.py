@@ -68,7 +68,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
 
     def expired(processor: Processor) -> int | None:
         thread: Thread = processor.thread  # type: ignore[assignment]  # an idle processor has no stretch
-        if processor.preempt_pending or thread.raised:
+        if thread.raised:
             return expired_in_full(processor)
         now = engine.now
         event = processor.plan
@@ -116,7 +116,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     turn = thread.quantum_left
                     if left > turn:
                         left = turn
-                    if left > 0 and processor.plan is event:
+                    if left > 0 and processor.plan is event and not processor.preempt_pending:
                         processor.stepping = False
                         return left
                     return advance(processor, event)
@@ -258,7 +258,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 turn = thread.quantum_left
                 if left > turn:
                     left = turn
-                if left > 0:
+                if left > 0 and not processor.preempt_pending:
                     processor.stepping = False
                     processor.plan = plan(left, processor)
                     return

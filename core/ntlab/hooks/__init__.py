@@ -35,6 +35,7 @@ def specifications() -> list[ModuleType]:
         caches,
         errors,
         file_cache,
+        groups,
         io,
         lifecycle,
         locks,
@@ -50,4 +51,4 @@ def specifications() -> list[ModuleType]:
     )
 
     first = [lifecycle, locks, scheduling, timers, io, memory, caches, paging, file_cache]
-    return [*first, errors, virtualization, partitioning, power, startup, thread_pools]
+    return [*first, groups, errors, virtualization, partitioning, power, startup, thread_pools]

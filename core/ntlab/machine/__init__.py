@@ -7,6 +7,7 @@ from ntlab.machine.crashes import Crash, LoggedEvent, NonVolatile
 from ntlab.machine.disks import PRESETS, Disk, DiskModel, SeekCurve
 from ntlab.machine.extents import Extent
 from ntlab.machine.file_cache import CopyRead, FileCache, FileMapping, MapFile, OpenFile
+from ntlab.machine.groups import Groups, SetThreadGroupAffinity
 from ntlab.machine.hardware_errors import Component, ErrorSource, HardwareError, LatchedError
 from ntlab.machine.idle import IdleTimes, is_idle, watch_idle
 from ntlab.machine.io import Device, File, Io, IoRequest, Layer, Read, Write
@@ -124,6 +125,7 @@ __all__ = [
     "FlushModifiedList",
     "Footprint",
     "Free",
+    "Groups",
     "HardwareError",
     "Hive",
     "Io",
@@ -189,6 +191,7 @@ __all__ = [
     "Session",
     "SetIdealProcessor",
     "SetPoolTimer",
+    "SetThreadGroupAffinity",
     "SetTimer",
     "Siblings",
     "Sleep",

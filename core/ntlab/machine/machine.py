@@ -14,6 +14,7 @@ from ntlab.machine.crashes import BUG_CHECK, RESTART, Crash, MachineStopped, Non
 from ntlab.machine.dispatcher import Dispatcher
 from ntlab.machine.extents import NORMAL_PRIORITY, PRIORITIES
 from ntlab.machine.file_cache import FileCache
+from ntlab.machine.groups import Groups
 from ntlab.machine.hardware_errors import HardwareErrors, LatchedError
 from ntlab.machine.interrupts import Interrupts
 from ntlab.machine.io import Io
@@ -111,7 +112,9 @@ class Machine:
         self.nonvolatile = nonvolatile if nonvolatile is not None else NonVolatile()
         self.crash: Crash | None = None
         policy = self.hooks.scheduler_policy(self) if self.hooks.scheduler_policy is not None else None
-        self.scheduler = Scheduler(self, tables.node_of, policy if policy is not None else SchedulerPolicy())
+        self.groups = Groups(self)
+        nodes = self.tables.node_of
+        self.scheduler = Scheduler(self, nodes, policy if policy is not None else SchedulerPolicy())
         self.processors = self.scheduler.processors
         self.speeds = Speeds(self)
         self.siblings = Siblings(self)
@@ -224,6 +227,7 @@ class Machine:
             again.checks.follow(self.checks)
         again._left_in_registers = self.hardware_errors.latched
         again.partitioning.follow(self.partitioning)
+        again.groups.follow(self.groups)
         trace = self.tracer.emitter(RESTART)
         if trace is not None:
             trace((self.engine.now, RESTART.id, self.crash.time))
@@ -247,6 +251,7 @@ class Machine:
             self.scheduler,
             self.speeds,
             self.siblings,
+            self.groups,
             self.interrupts,
             self.timers,
             self.locks,
@@ -294,14 +299,20 @@ class Machine:
         base_priority: int = 8,
         page_priority: int = NORMAL_PRIORITY,
         affinity: int | None = None,
+        node: int | None = None,
     ) -> Process:
         """A process. `base_priority` is 1..31, `page_priority` 0..7, `affinity` a mask of processors
-        (default: all)."""
+        (default: all, or where there are processor groups all of one). It prefers to start in the group of
+        `node`."""
         if not 1 <= base_priority <= 31:
             raise UserError(f"base priority {base_priority} of process {name!r}", expected="1 to 31")
         if not 0 <= page_priority < PRIORITIES:
             raise UserError(f"page priority {page_priority} of process {name!r}", expected="0 to 7")
-        mask = self._affinity(affinity, self.scheduler.all_mask, name)
+        if node is not None and not 0 <= node < self.tables.nodes:
+            raise UserError(f"process {name!r} prefers node {node}", expected=f"0 to {self.tables.nodes - 1}")
+        allowed = self.scheduler.all_mask if affinity is not None else self.groups.for_process(node)
+        mask = self._affinity(affinity, allowed, name)
+        self.groups.require_one(mask, name)
         if session is None:
             session = self.sessions.get(0) or self.create_session(0)
         process = self._add_process(self._identity(), name, session, base_priority, mask)
@@ -314,7 +325,7 @@ class Machine:
         found = self.processes.get(SYSTEM_PID)
         if found is None:
             session = self.sessions.get(0) or self.create_session(0)
-            found = self._add_process(SYSTEM_PID, "System", session, 8, self.scheduler.all_mask)
+            found = self._add_process(SYSTEM_PID, "System", session, 8, self.groups.first)
         return found
 
     def _add_process(
@@ -333,8 +344,10 @@ class Machine:
         priority: int | None = None,
         affinity: int | None = None,
         ideal: int | None = None,
+        creator: Thread | None = None,
     ) -> Thread:
-        """A thread, ready to run at once. `ideal` is its ideal processor (default: the release's rule)."""
+        """A thread, ready to run at once. `ideal` is its ideal processor (default: the release's rule);
+        it begins in its creator's processor group."""
         number = process.threads_created
         process.threads_created = number + 1
         process.threads += 1
@@ -345,6 +358,9 @@ class Machine:
             thread.base_priority = thread.priority = priority
         if affinity is not None:
             thread.affinity = self._affinity(affinity, process.affinity, thread.name)
+            self.groups.require_one(thread.affinity, thread.name)
+        elif self.groups.masks:
+            thread.affinity = self.groups.for_thread(process, creator)
         if ideal is None:
             if self.hooks.ideal_processor is not None:
                 ideal = self.hooks.ideal_processor(thread)
@@ -412,6 +428,7 @@ class Machine:
             r"Processor(_Total)\DPCs Queued/sec": sum(p.dpcs for p in self.processors) / seconds,
             r"Processor(_Total)\% DPC Time": 100 * sum(p.dpc_time for p in self.processors) / total,
             **self.timers.counters(),
+            **self.groups.counters(),
             **self.memory.counters(),
             **(self.paging.counters() if self.paging is not None else {}),
             **self.sections.counters(),

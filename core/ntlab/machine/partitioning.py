@@ -371,6 +371,7 @@ class Partitioning:
         for process in list(machine.processes.values()):
             registered = process in self.applications
             given = ask is not None and bool(ask(process, processor, registered))
+            given = given and machine.groups.may_get(process, processor.index)
             if registered:
                 machine.engine.after(ARRIVAL_DELAY, self._arrived, (process, processor, given))
             elif given:
@@ -434,6 +435,7 @@ class Partitioning:
         failing, number, done = what
         spare = self._new_processor()
         self._numbers[spare.index] = number
+        self.machine.groups.stands_in(spare.index, failing.index)
         self.machine.scheduler.admit(spare)
         self._rebuild()
         self.machine.engine.soon(self._leave, (failing, spare, number, done))

@@ -945,7 +945,7 @@ class Scheduler:
 
     def set_affinity(self, thread: Thread, mask: int) -> None:
         """Change where a thread may run. One that runs or is queued goes by it when it is next placed."""
-        mask = self.where(mask)
+        mask = self.machine.groups.narrowed(thread, self.where(mask))
         if not mask & self.all_mask:
             raise SimulationError(f"affinity {mask:#x} of {thread!r} has none of the processors")
         thread.affinity = mask

@@ -37,6 +37,7 @@ class Timekeeping:
     @hookimpl
     def timer_policy(self) -> TimerPolicy:
         return TimerPolicy(
+            keeper=self.time_keeper,
             clock_time=self.clock_time,
             expiration_time=self.expiration_time,
             timer_time=self.timer_time,

@@ -52,6 +52,8 @@ HASH_SEED = "4242"
 """What strings hash by in the other process; here it is anything else."""
 GLIMPSE = 100 * MILLISECOND
 """How long a run of others' is looked at, to see whether the plugin changes what does not use it."""
+TRIED_BLINDLY = 2
+"""In how many runs a hook is muted before it is found out where it is asked at all."""
 FAULT_SEEDS = 3
 """How many sequences of random faults a plugin must survive."""
 FAULTS_FOR = Duration(100 * MILLISECOND)
@@ -155,6 +157,7 @@ class _Session:
         """The runs that drew from the random numbers that all of Python shares."""
         self._runs: dict[str, Run] = {}
         self._costs: dict[str, float] = {}
+        self._asked: dict[str, set[tuple[str, str]]] = {}
         self._tables: dict[str, Tables] = {}
 
     def tables(self, hardware: str) -> Tables:
@@ -175,6 +178,14 @@ class _Session:
 
     def cost(self, job: Job) -> float:
         return self._costs.get(_key(job), 0.0)
+
+    def asked(self, job: Job) -> set[tuple[str, str]]:
+        """Whose hooks are asked in a run: (plugin, hook). Raises NtlabError where that cannot be seen."""
+        key = _key(job)
+        if key not in self._asked:
+            checked = attrs.evolve(job, hooks="checked")
+            self._asked[key] = _tamed(observe, checked, self.tables(job.hardware), _ever_asked)
+        return self._asked[key]
 
 
 def _tamed(run: Callable[..., T], *arguments: Any) -> T:
@@ -701,9 +712,7 @@ def _hooks(kit: _Kit) -> Iterator[Finding]:
     few = kit.one_of_each_workload()
     runs = few + [pair for pair in kit.cheapest_first() if pair not in few]
     for hook in answered:
-        found = next(
-            (pair for pair in (few if hook in kit.idle else runs) if _misses(kit, *pair, hook)), None
-        )
+        found = next(_missing(kit, few if hook in kit.idle else runs, hook), None)
         needed = found and found[0]
         if found:
             runs.sort(key=lambda pair: pair is not found)  # it may show the next hook too
@@ -718,6 +727,22 @@ def _hooks(kit: _Kit) -> Iterator[Finding]:
                 f"hook {hook!r} is said to be idle ({kit.idle[hook]}), but it changes {_where(needed)}",
                 "take it out of the test's idle=...",
             )
+
+
+def _missing(kit: _Kit, runs: Sequence[tuple[Job, Run]], hook: str) -> Iterator[tuple[Job, Run]]:
+    """The runs in which anything changes when that hook is not asked; those in which it is never asked last."""
+    yield from (pair for pair in runs[:TRIED_BLINDLY] if _misses(kit, *pair, hook))
+    later: list[tuple[Job, Run]] = []
+    for job, run in runs[TRIED_BLINDLY:]:
+        try:
+            asked = (kit.name, hook) in kit.session.asked(job)
+        except NtlabError:
+            asked = True  # another rule tells
+        if not asked:
+            later.append((job, run))
+        elif _misses(kit, job, run, hook):
+            yield job, run
+    yield from (pair for pair in later if _misses(kit, *pair, hook))
 
 
 def _misses(kit: _Kit, job: Job, run: Run, hook: str) -> bool:
@@ -817,11 +842,15 @@ def _asked(job: Job, kit: _Kit) -> set[tuple[str, str]]:
     """Whose first-result hooks were asked in a run: (plugin, hook). The run is checked all along."""
 
     def seen(machine: Machine) -> set[tuple[str, str]]:
-        assert machine.checks is not None
         hooks = vars(machine.manager.hook)
-        return {(name, hook) for name, hook in machine.checks.ever if hooks[hook].spec.opts["firstresult"]}
+        return {(name, hook) for name, hook in _ever_asked(machine) if hooks[hook].spec.opts["firstresult"]}
 
     return _tamed(observe, attrs.evolve(job, hooks="checked"), kit.session.tables(job.hardware), seen)
+
+
+def _ever_asked(machine: Machine) -> set[tuple[str, str]]:
+    assert machine.checks is not None
+    return machine.checks.ever
 
 
 # -- other processes -----------------------------------------------------------------------------------------

@@ -31,8 +31,6 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     """What the engine calls in place of `scheduler._expired` and `scheduler._slept`."""
     engine = scheduler.engine
     cancel = engine.cancel
-    expired_in_full, slept_in_full = scheduler._expired, scheduler._slept
-    advance, carry_out, run_next = scheduler._advance, scheduler._carry_out, scheduler._run_next
     running, processors = scheduler.running, scheduler.processors
     tracer = scheduler.machine.tracer
     traced = tracer.packer(CSWITCH) is not None
@@ -69,7 +67,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     def expired(processor: Processor) -> int | None:
         thread: Thread = processor.thread  # type: ignore[assignment]  # an idle processor has no stretch
         if thread.raised:
-            return expired_in_full(processor)
+            return scheduler._expired(processor)
         now = engine.now
         event = processor.plan
         queue = processor.queue
@@ -85,7 +83,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 or waiting > 1
                 or (waiting and (scheduler.idle_mask or scheduler._selective))
             ):
-                return expired_in_full(processor)
+                return scheduler._expired(processor)
             thread.run_time += ran
             thread.remaining = left
             thread.quantum_left = quantum
@@ -108,7 +106,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 # The burst is over: advance the program.
                 processor.stepping = True
                 if thread.result is not None:
-                    return advance(processor, event)
+                    return scheduler._advance(processor, event)
                 request = next(thread.program, ENDED)
                 kind = request.__class__
                 if kind is Compute:
@@ -119,18 +117,18 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     if left > 0 and processor.plan is event and not processor.preempt_pending:
                         processor.stepping = False
                         return left
-                    return advance(processor, event)
+                    return scheduler._advance(processor, event)
                 if kind is not Sleep or thread.port is not None or request.increment:  # type: ignore[attr-defined]
-                    carry_out(processor, thread, request)
-                    return advance(processor, event)
+                    scheduler._carry_out(processor, thread, request)
+                    return scheduler._advance(processor, event)
                 sleep(request.duration, thread)  # type: ignore[attr-defined]
                 old = thread
                 old.state = WAITING
                 old.processor = None
                 summary = queue.summary
                 if not summary or scheduler._selective:
-                    run_next(processor, old)
-                    return advance(processor, event)
+                    scheduler._run_next(processor, old)
+                    return scheduler._advance(processor, event)
                 priority = summary.bit_length() - 1
                 level = queue.levels[priority]
                 thread = level.popleft()
@@ -154,8 +152,8 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             if attended or watchers or thread.raised:
                 processor.stepping = True
                 attend(processor, old, thread)
-                if switch_cost or thread.raised or processor.plan is not event:
-                    return advance(processor, event)
+                if processor.since > now or thread.raised or processor.plan is not event:
+                    return scheduler._advance(processor, event)
             left = thread.remaining
             if left:
                 turn = thread.quantum_left
@@ -165,7 +163,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     processor.stepping = False
                     return left
                 processor.stepping = True
-                return advance(processor, event)
+                return scheduler._advance(processor, event)
 
     # Who slept begins to run at once, or goes to the tail of its level, where all processors share a ready
     # queue and nobody is asked where it shall run.
@@ -183,7 +181,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
 
     def plain_slept(thread: Thread) -> None:
         if scheduler.idle_mask or scheduler._selective or thread.state != WAITING:
-            slept_in_full(thread)
+            scheduler._slept(thread)
             return
         priority = thread.priority
         lower = scheduler.running_summary & below[priority]
@@ -215,7 +213,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         old: Thread = processor.thread  # type: ignore[assignment]  # it runs a lower priority
         event = processor.plan
         if event is None or event[0] is not expired or old.raised or summary >> priority:
-            slept_in_full(thread)
+            scheduler._slept(thread)
             return
         # Preempt: the running thread goes to the head of its priority with the rest of its turn.
         cancel(event)
@@ -263,11 +261,11 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     processor.plan = plan(left, processor)
                     return
             else:
-                carry_out(processor, thread, request)
-        delay = advance(processor, None)
+                scheduler._carry_out(processor, thread, request)
+        delay = scheduler._advance(processor, None)
         if delay is not None:
             processor.plan = plan(delay, processor)
 
-    slept = slept_in_full if asked else plain_slept
+    slept = scheduler._slept if asked else plain_slept
     sleep, plan = engine.scheduler_of(slept), engine.scheduler_of(expired)
     return expired, slept

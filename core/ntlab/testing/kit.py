@@ -730,7 +730,7 @@ def _hooks(kit: _Kit) -> Iterator[Finding]:
 
 
 def _missing(kit: _Kit, runs: Sequence[tuple[Job, Run]], hook: str) -> Iterator[tuple[Job, Run]]:
-    """The runs in which anything changes when that hook is not asked; those in which it is never asked last."""
+    """The runs in which anything changes when that hook is not asked; those that never ask it come last."""
     yield from (pair for pair in runs[:TRIED_BLINDLY] if _misses(kit, *pair, hook))
     later: list[tuple[Job, Run]] = []
     for job, run in runs[TRIED_BLINDLY:]:

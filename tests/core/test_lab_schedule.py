@@ -30,6 +30,7 @@ def three(machine: Machine) -> Machine:
     machine.create_thread(process, bursts(20 * MS), name="two")
     machine.create_thread(process, iter([Sleep(5 * MS), Compute(5 * MS)]), name="high", priority=12)
     machine.run(40 * MS)
+    assert machine.engine.now == 40 * MS
     return machine
 
 
@@ -37,7 +38,7 @@ def test_the_schedule_of_one_processor() -> None:
     text = ScheduleView().text(three(boot(1, [rules(quantum=10 * MS)], trace=True)))
     lines = text.splitlines()
     # one 0..5, high 5..10, one 10..15, two 15..35; of two that ran equally long in a column, the first one
-    assert lines[:2] == ["0 ns to 40 ms, 2 ms a column", "cpu 0 aaabbaaacccccccccc.."]
+    assert lines[:2] == ["0 ns to 35 ms, 1.75 ms a column", "cpu 0 aaabbbaaaccccccccccc"]
     rows = [line.split() for line in lines]
     for row in (
         ["a", "one", "12", "10", "ms", "5", "ms"],
@@ -86,9 +87,9 @@ def test_any_number_of_processors(processors: int, lines: int, first: str, last:
     assert chart[-1].startswith(f"{last} ")
     cells = [line[len(line) - 20 :] for line in chart]
     if processors == 4:
-        assert cells == ["a" * 10 + "." * 10, "." * 20, "b" * 10 + "." * 10, "." * 20]
+        assert cells == ["a" * 20, "." * 20, "b" * 20, "." * 20]
     if processors > 64:
-        assert cells[0] == "5" * 10 + "." * 10
+        assert cells[0] == "5" * 20
     assert all(len(line) <= 33 for line in chart)
 
 
@@ -126,8 +127,8 @@ def test_ready_queues() -> None:
     machine, view = watched(1, rules(quantum=10 * MS))
     text = view.text(three(machine)).splitlines()
     # two waits 0..15, one 5..10
-    assert text[0] == "ready threads, 0 ns to 40 ms, 2 ms a column"
-    assert text[1] == "all 1122211-............"
+    assert text[0] == "ready threads, 0 ns to 35 ms, 1.75 ms a column"
+    assert text[1] == "all 111222111..........."
     words = [line.split() for line in text]
     assert ["8", "4", "2", "5", "ms", "15", "ms"] in words
     assert ["12", "2", "0", "0", "ns", "0", "ns"] in words
@@ -143,8 +144,8 @@ def test_ready_queues_of_processors_and_priorities() -> None:
     text = view.text(machine).split("\n\n")
     # Seven threads: four of priority 9 run until 40 ms, one after the other, then three of priority 8.
     first, second = (part.splitlines() for part in text[:2])
-    assert first[1:] == ["cpu 0 666554443322211.....", "cpu 1 " + "." * 20]
-    assert second == ["priority 9 3322211-............", "priority 8 333333333322211....."]
+    assert first[1:] == ["cpu 0 66655544433222111-..", "cpu 1 " + "." * 20]
+    assert second == ["priority 9 333222111...........", "priority 8 33333333333222111-.."]
 
 
 def test_nobody_waits() -> None:

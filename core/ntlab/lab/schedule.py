@@ -36,7 +36,7 @@ class ScheduleView:
     def text(self, machine: Machine) -> str:
         """The chart, and who is who."""
         timeline = Timeline(machine)
-        lines, letters = draw(timeline, _room(timeline), since=timeline.began)
+        lines, letters = draw(timeline, _room(timeline), since=timeline.began, until=timeline.last)
         times = timeline.times()
 
         def describe(thread: int) -> list[str]:
@@ -63,7 +63,7 @@ class ReadyView:
     def text(self, machine: Machine) -> str:
         """Mean lengths as charts, waits as a table."""
         timeline = Timeline(machine)
-        columns = Columns(_room(timeline), timeline.began, timeline.end)
+        columns = Columns(_room(timeline), timeline.began, timeline.last)
         queues = len({id(processor.queue) for processor in machine.processors})
         lines = shared_lines(queues)
         line_of = {queue: number for number, some in enumerate(lines) for queue in some}

@@ -63,8 +63,8 @@ class Interruption:
 
 class Timeline:
     """What a machine's records say about its threads and processors; of a machine that was restarted, since
-    then. `names` and `pids` are those of threads by their numbers, `end` is the time of the last record or of
-    the machine. Its tracer must keep its records.
+    then. `names` and `pids` are those of threads by their numbers. It begins at `began` and ends at `end`;
+    after `last` nothing more happened. Its tracer must keep its records.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -77,6 +77,7 @@ class Timeline:
         self.switches: list[Switch] = []
         self.interruptions: list[Interruption] = []
         self._read()
+        self.last = self._last()
 
     def _read(self) -> None:
         machine = self.machine
@@ -113,6 +114,12 @@ class Timeline:
                 self.pids.clear()
                 self.switches.clear()
                 self.interruptions.clear()
+
+    def _last(self) -> int:
+        if any(processor.thread is not None or processor.level for processor in self.machine.processors):
+            return self.end
+        done = [each.end for each in self.interruptions]
+        return max([*done, *(switch.time for switch in self.switches[-1:])], default=self.end)
 
     def stretches(self) -> list[Stretch]:
         """Who was on which processor, by the time at which each began."""

@@ -33,7 +33,7 @@ def measure(machine: Machine, **options: Any) -> dict[str, float]:
 
 
 def test_every_claim_fails_where_no_edition_takes_memory() -> None:
-    result = ntlab.run("dp-add-memory", set={"hot_add_memory.edition": "standard"}, seeds=2, jobs=1)
+    result = ntlab.run("dp-add-memory", set={"hot_add_memory.edition": "standard"}, seeds=1)
     assert [found.claim.id for found in result.claims if found.holds] == []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import ntlab
+from judging import failing, options
 from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
 from ntlab.machine import Machine
@@ -37,9 +37,7 @@ def measure(machine: Machine, **options: Any) -> tuple[dict[str, float], Queues]
 
 def judge(name: str, **change: Any) -> set[str]:
     """The claims that fail."""
-    changes = {f"hot_add_processor.{option}": value for option, value in change.items()}
-    result = ntlab.run(name, set=changes, jobs=1)
-    return {found.claim.id.removeprefix("dp-cpu-") for found in result.claims if not found.holds}
+    return {claim.removeprefix("dp-cpu-") for claim in failing(name, options("hot_add_processor", change))}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ntlab
+from judging import failing, options
 from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
 from ntlab.machine import Component, HardwareError, Machine
@@ -50,9 +50,7 @@ def measure(machine: Machine, workload: Any) -> dict[str, float]:
 
 def judge(name: str, **change: Any) -> set[str]:
     """The claims that fail."""
-    changes = {f"hot_replace.{option}": value for option, value in change.items()}
-    result = ntlab.run(name, set=changes, seeds=2, jobs=1)
-    return {found.claim.id.removeprefix("dp-") for found in result.claims if not found.holds}
+    return {claim.removeprefix("dp-") for claim in failing(name, options("hot_replace", change))}
 
 
 @pytest.mark.parametrize(

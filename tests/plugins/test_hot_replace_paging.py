@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
+from judging import failing
 from ntlab.errors import UserError
 from ntlab.lab.registry import installed
 from ntlab.machine import Machine
@@ -30,12 +31,6 @@ with_paging_writes = pytest.mark.skipif(
 )
 
 
-def judge(name: str, change: dict[str, Any]) -> set[str]:
-    """The claims that fail."""
-    result = ntlab.run(name, set=change, jobs=1)
-    return {found.claim.id.removeprefix("dp-") for found in result.claims if not found.holds}
-
-
 @with_paging_writes
 @pytest.mark.parametrize(
     ("change", "fail"),
@@ -49,7 +44,7 @@ def judge(name: str, change: dict[str, Any]) -> set[str]:
 def test_claims_beside_paging_fail_without_what_they_are_about(
     change: dict[str, Any], fail: set[str]
 ) -> None:
-    assert judge("dp-replace-paging", change) == {f"paging-{claim}" for claim in fail}
+    assert failing("dp-replace-paging", change) == {f"dp-paging-{claim}" for claim in fail}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +57,7 @@ def test_claims_beside_paging_fail_without_what_they_are_about(
 def test_claims_about_the_bank_fail_without_what_they_are_about(
     change: dict[str, Any], fail: set[str]
 ) -> None:
-    assert judge("dp-bank-1tb", change) == {f"bank-{claim}" for claim in fail}
+    assert failing("dp-bank-1tb", change) == {f"dp-bank-{claim}" for claim in fail}
 
 
 def test_the_bank_of_a_terabyte_machine_fits_into_little_memory() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ntlab
+from judging import failing, options
 from ntlab.errors import UserError
 from ntlab.machine import (
     PAGED_POOL,
@@ -52,8 +52,7 @@ def measure(
 
 def judge(name: str, **change: str) -> set[str]:
     """Which claims of a shipped experiment fail, with the plugin's options so in all arms."""
-    changes: dict[str, Any] = {f"kernel_working_sets.{option}": value for option, value in change.items()}
-    return {found.claim.id for found in ntlab.run(name, set=changes).claims if not found.holds}
+    return failing(name, options("kernel_working_sets", change))
 
 
 def test_the_cache_apart_is_enough_for_a_growing_cache_and_not_for_growing_pool() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ntlab
+from judging import failing, options
 from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
 from ntlab.machine import Component, HardwareError, Machine, NonVolatile
@@ -49,9 +49,7 @@ def told(machine: Machine) -> list[tuple[Any, ...]]:
 
 
 def judge(**change: Any) -> set[str]:
-    changes = {f"memory_pfa.{option}": value for option, value in change.items()}
-    result = ntlab.run("dp-pfa", set=changes, seeds=2, jobs=1)
-    return {found.claim.id.removeprefix("dp-pfa-") for found in result.claims if not found.holds}
+    return {claim.removeprefix("dp-pfa-") for claim in failing("dp-pfa", options("memory_pfa", change))}
 
 
 def test_the_claims_fail_where_nothing_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import ntlab
+from judging import failing, options
 from ntlab.errors import UserError
 from ntlab.machine import Allocate, Machine, Touch
 from ntlab.quantities import Rate
@@ -85,17 +85,15 @@ def test_a_full_node_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "fail"),
+    ("change", "fail"),
     [
         ({"by_view": False}, {"numa-precedence-table", "numa-precedence-again", "numa-precedence-last"}),
         ({"by_object": False}, {"numa-precedence-table", "numa-precedence-again", "numa-precedence-last"}),
         ({"by_allocation": False}, set()),
     ],
 )
-def test_each_call_carries_its_share_of_the_table(options: dict[str, bool], fail: set[str]) -> None:
-    result = ntlab.run("numa-precedence", set={f"numa_apis.{name}": value for name, value in options.items()})
-    failed = {found.claim.id for found in result.claims if not found.holds}
-    assert failed - {"numa-precedence-each"} == fail
+def test_each_call_carries_its_share_of_the_table(change: dict[str, bool], fail: set[str]) -> None:
+    assert failing("numa-precedence", options("numa_apis", change)) - {"numa-precedence-each"} == fail
 
 
 @pytest.mark.parametrize(
@@ -108,9 +106,7 @@ def test_each_call_carries_its_share_of_the_table(options: dict[str, bool], fail
 )
 def test_what_each_of_two_streams_rests_on(setting: str, value: Any, fail: set[str]) -> None:
     """On memory elsewhere; on lines that are moved twice when written; on what memory gives."""
-    result = ntlab.run("numa-two-writers", set={setting: value})
-    failed = {found.claim.id for found in result.claims if not found.holds}
-    assert failed == {f"numa-two-{name}" for name in fail}
+    assert failing("numa-two-writers", {setting: value}) == {f"numa-two-{name}" for name in fail}
 
 
 @pytest.mark.skipif(not HWLOC.is_dir(), reason="the real descriptions are not here")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import ntlab
+from judging import failing
 from ntlab.errors import UserError
 from ntlab.machine import Machine
 from ntlab.quantities import KIB, MIB, MILLISECOND, SECOND
@@ -34,13 +34,8 @@ def measure(
     return {metric.name: metric.value for metric in workload.measure(machine)}, machine
 
 
-def judge(name: str, **change: Any) -> set[str]:
-    """Which claims of a shipped experiment fail with these settings in all arms."""
-    return {found.claim.id for found in ntlab.run(name, set=change).claims if not found.holds}
-
-
 def test_where_memory_is_plenty_nothing_is_paged_and_nobody_gains() -> None:
-    failed = judge("registry-shortage", **{"workload.memory": "1 GiB"})
+    failed = failing("registry-shortage", {"workload.memory": "1 GiB"})
     assert failed == {"registry-pages-out", "registry-makes-room", "registry-cold"}
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
+from judging import failing
 from ntlab.errors import NtlabError, PluginError, UserError
 from ntlab.formats import minidump
 from ntlab.hooks import hookimpl
@@ -73,11 +74,6 @@ test_conformance = conformance(
 )
 
 
-def judge(name: str, **change: Any) -> dict[str, bool]:
-    changes = {key.replace("__", "."): value for key, value in change.items()}
-    return {found.claim.id: found.holds for found in ntlab.run(name, set=changes, seeds=2, jobs=1).claims}
-
-
 @pytest.mark.parametrize(
     ("name", "hook", "answer", "fails"),
     [
@@ -96,8 +92,7 @@ def test_the_claims_fail_without_the_mechanism(
     name: str, hook: str, answer: Any, fails: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Whea, hook, hookimpl(lambda self: answer))
-    claims = judge(name, workload__errors=30)
-    assert {claim for claim, holds in claims.items() if not holds} == {f"{name}-{claim}" for claim in fails}
+    assert failing(name, {"workload.errors": 30}) == {f"{name}-{claim}" for claim in fails}
 
 
 def test_the_claims_of_pshed_fail_where_one_is_for_all_or_has_nothing_to_tell(
@@ -105,14 +100,14 @@ def test_the_claims_of_pshed_fail_where_one_is_for_all_or_has_nothing_to_tell(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setitem(PSHEDS, "ia64", PSHEDS["x64"])
-        assert judge("whea-pshed") == {"whea-pshed-sources": False, "whea-pshed-place": True}
+        assert failing("whea-pshed") == {"whea-pshed-sources"}
     monkeypatch.setattr(Whea, "pshed_retrieve", hookimpl(lambda self: {}))
-    assert judge("whea-pshed") == {"whea-pshed-sources": True, "whea-pshed-place": False}
+    assert failing("whea-pshed") == {"whea-pshed-place"}
 
 
 def test_an_experiment_may_end_while_the_machine_is_down() -> None:
     short = {"duration": "2 h", "workload.restart_time": "3 h", "workload.fatal": "100 %"}
-    result = ntlab.run("whea-restart", set={**short, "workload.recoverable": 0}, seeds=2, jobs=1)
+    result = ntlab.run("whea-restart", set={**short, "workload.recoverable": 0}, seeds=1)
     assert {arm: result.arms[arm].metrics["crashes"].mean for arm in result.arms} == dict.fromkeys(
         ("before", "after", "no_store", "no_dump"), 1
     )
@@ -120,7 +115,7 @@ def test_an_experiment_may_end_while_the_machine_is_down() -> None:
 
 def test_without_a_restart_a_crash_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Faults, "restart")
-    result = ntlab.run("whea-restart", seeds=2, jobs=1)
+    result = ntlab.run("whea-restart", seeds=1)
     assert result.arms["after"].metrics["reported_share"].mean < 1
     bug_checks = result.arms["after"].counters[r"Hardware Errors\bug checks"]
     assert (bug_checks.low, bug_checks.high) == (1, 1)

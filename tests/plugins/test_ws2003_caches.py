@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import ntlab
+from judging import failing
 from ntlab.machine import Compute, Machine, ProcessorCachePolicy, Sleep
 from ntlab.testing import boot, small_tables
 from ntlab.topology import load
@@ -17,11 +17,6 @@ from ntlab_ws2003.workloads import Workers
 HWLOC = Path(__file__).parents[3] / "shared" / "data" / "hwloc"
 NONE: dict[str, Any] = {"ideal.ws2003.ideal_processors": "none", "ideal.ws2003.placement": ["idle_core"]}
 NODE_ONLY: dict[str, Any] = {"ideal.ws2003.placement": ["idle_core", "ideal_node"]}
-
-
-def failing(experiment: str, changes: dict[str, Any]) -> set[str]:
-    result = ntlab.run(experiment, set=changes)
-    return {found.claim.id for found in result.claims if not found.holds}
 
 
 @pytest.mark.parametrize(

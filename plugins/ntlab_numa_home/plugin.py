@@ -83,4 +83,4 @@ class NumaHome:
         return [ns * (1 + draw(-self.noise, self.noise)) for ns in tables.latency[home]]
 
     def _one_node(self, memory: Memory) -> bool:
-        return 0 < self.processor_limit < memory.machine.tables.processors
+        return 0 < self.processor_limit < memory.machine.groups.installed

@@ -45,9 +45,6 @@ class Wanderers:
         default="for_a_while",
         help="Threads are away by chance and return; or all are moved at first, perhaps their ideal one too.",
     )
-    usable: int = option(
-        default=0, help="Threads run only on so many processors, the first ones; 0 is on all.", minimum=0
-    )
     starved: Share = option(
         default=Share(1.0),
         help="On one node in `starve_every`: the part of what its threads need that its memory can hold.",
@@ -63,7 +60,7 @@ class Wanderers:
     _homes: list[tuple[int, Region]] = state(list)
 
     def start(self, machine: Machine) -> None:
-        process = machine.create_process("wanderers", affinity=self._mask(machine))
+        process = machine.create_process("wanderers")
         threads: list[Thread] = []
         for number in range(self.threads or process.affinity.bit_count()):
             program = self._program(machine, number, threads)
@@ -99,14 +96,6 @@ class Wanderers:
             self._homes.append((home, region))
             for _ in range(self.passes):
                 yield Touch(region, tally=self._tally)
-
-    def _mask(self, machine: Machine) -> int:
-        processors = machine.tables.processors
-        if self.usable > processors:
-            raise UserError(
-                f"{self.usable} usable processors", where=f"{OWNER}: usable", expected=f"at most {processors}"
-            )
-        return (1 << (self.usable or processors)) - 1
 
     def _starve(self, machine: Machine, threads: list[Thread]) -> None:
         """Fill the nodes with other memory until what is left is what the options say."""

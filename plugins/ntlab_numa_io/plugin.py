@@ -75,7 +75,7 @@ class NumaIo:
             return initiator
         processors = self._machine.processors
         node = processors[initiator].node
-        if processors[interrupted].node == node or 0 < self.processor_limit < len(processors):
+        if processors[interrupted].node == node or 0 < self.processor_limit < self._machine.groups.installed:
             return None
         return min(self._processors(node), key=lambda index: self._load(index, initiator), default=None)
 

@@ -132,6 +132,42 @@ def test_processors_of_no_group_are_not_started() -> None:
     machine.check()
 
 
+@plugin(name="parts", summary="Processors come and are replaced.")
+class Parts:
+    @hookimpl
+    def partition_support(self) -> bool:
+        return True
+
+    @hookimpl
+    def gets_processor(self) -> bool:
+        return True
+
+
+def test_a_processor_that_comes_is_for_processes_of_its_group() -> None:
+    machine = grouped(4, Parts(), masks=(0b0011, 0b1100))
+    machine.partitioning.set_aside(1)
+    first, second = machine.create_process("first"), machine.create_process("second")
+    assert (first.affinity, second.affinity) == (0b0011, 0b0100)
+    machine.partitioning.add_processor()
+    assert (first.affinity, second.affinity) == (0b0011, 0b1100)
+
+
+def test_a_processor_that_stands_in_for_another_is_in_its_group() -> None:
+    machine = grouped(4, Parts(), masks=(0b0011, 0b1100))
+    machine.partitioning.set_aside(1)
+    process = machine.create_process("first")
+    thread = machine.create_thread(process, bursts(10**9), ideal=0)
+    machine.partitioning.replace_processor(0)
+    machine.run(2 * 10**9)
+    machine.check()
+    assert machine.scheduler.all_mask == 0b1110
+    assert machine.groups.masks == (0b1011, 0b0100)
+    assert process.affinity == 0b1010
+    machine.groups.set_process_affinity(process, 0b01)
+    assert process.affinity == 0b1000
+    assert thread.run_time
+
+
 def test_one_group_of_all_is_none_at_all() -> None:
     def digest(*plugins: object) -> str:
         machine = boot(plugins=[Ws2003(), *plugins], tables=small_tables(4), trace=True)
@@ -143,6 +179,22 @@ def test_one_group_of_all_is_none_at_all() -> None:
         return machine.tracer.digest()
 
     assert digest() == digest(Grouped(masks=(0b1111,))) != digest(Grouped())
+
+
+def test_a_thread_that_is_ready_goes_at_once() -> None:
+    machine = grouped()
+    process = machine.create_process("p")
+    machine.create_process("other")
+    threads = [machine.create_thread(process, bursts(1000)) for _ in range(4)]
+    machine.run(500)
+    machine.groups.move(threads[3], 1)
+    machine.run()
+    assert [processor.context_switches for processor in machine.processors] == [3, 2, 2, 0]
+    threads = [machine.create_thread(machine.create_process("q"), bursts(1000)) for _ in range(1)]
+    waiting = machine.create_thread(threads[0].process, bursts(1000), ideal=0)
+    machine.groups.set_process_affinity(threads[0].process, 0b10)
+    machine.run()
+    assert waiting.last == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
+from judging import failing
 from ntlab.errors import UserError
 from ntlab.machine import Machine
 from ntlab.machine.threads import Compute
@@ -208,14 +209,8 @@ def test_impossible_workloads() -> None:
 # -- the claims
 
 
-def fail(name: str, **changes: Any) -> set[str]:
-    """The claims of a shipped experiment that do not hold with these settings in all arms."""
-    result = ntlab.run(name, set={key.replace("__", "."): value for key, value in changes.items()})
-    return {found.claim.id for found in result.claims if not found.holds}
-
-
 def test_each_claim_of_places_needs_a_core_that_is_shared() -> None:
-    assert fail("smt", smt__throughput=[2.0]) == {
+    assert failing("smt", {"smt.throughput": [2.0]}) == {
         "smt-throughput",
         "smt-throughput-many",
         "smt-worst-case",
@@ -225,8 +220,8 @@ def test_each_claim_of_places_needs_a_core_that_is_shared() -> None:
 def test_and_a_scheduler_that_knows_of_it() -> None:
     """Told to 2003, too, that a processor is a processor, no arm is better than another."""
     lost = {"smt-throughput", "smt-throughput-many", "smt-no-core-idles"}
-    assert fail("smt", ws2003__placement=list(BLIND)) == lost
-    assert fail("smt-bursts", ws2003__placement=list(BLIND)) == {
+    assert failing("smt", {"ws2003.placement": list(BLIND)}) == lost
+    assert failing("smt-bursts", {"ws2003.placement": list(BLIND)}) == {
         "smt-bursts-slowdown",
         "smt-bursts-remainder",
     }
@@ -234,8 +229,8 @@ def test_and_a_scheduler_that_knows_of_it() -> None:
 
 def test_who_shares_data_gains_by_sharing_a_core_only_where_lines_must_travel() -> None:
     both = {"smt-shared-data", "smt-shared-data-lines"}
-    assert fail("smt-shared-data", workload__data="64 B") == both
-    assert fail("smt-shared-data", smt__throughput=[2.0]) == {"smt-shared-data"}
+    assert failing("smt-shared-data", {"workload.data": "64 B"}) == both
+    assert failing("smt-shared-data", {"smt.throughput": [2.0]}) == {"smt-shared-data"}
 
 
 @pytest.mark.skipif(not HWLOC.is_dir(), reason="the real descriptions are not here")

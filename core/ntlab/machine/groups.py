@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ntlab.errors import SimulationError, UserError
-from ntlab.machine.threads import Process, Request, Thread
+from ntlab.machine.threads import READY, Process, Request, Thread
 from ntlab.topology.tables import fitted, members
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ class Groups:
         """Let a thread run in a group from now on (SetThreadGroupAffinity).
 
         `mask` counts from the group's first processor; None is all. `ideal` is the new ideal processor, a
-        number of the machine; by default the old one if it is in the group, or else the first. One that runs
-        elsewhere goes when it is next placed. Raises UserError.
+        number of the machine; by default the old one if it is in the group, or else the first. A thread that runs
+        goes when it is next placed, one that is ready at once. Raises UserError.
         """
         there = self.processors(group)
         if mask is not None:
@@ -143,7 +143,12 @@ class Groups:
             raise UserError(f"ideal processor {ideal} of thread {thread.name!r}", expected="one in the mask")
         thread.process.affinity |= self.processors(group)
         thread.ideal = ideal
-        self.machine.scheduler.set_affinity(thread, there)
+        self._allow(thread, there)
+
+    def _allow(self, thread: Thread, mask: int) -> None:
+        self.machine.scheduler.set_affinity(thread, mask)
+        if thread.state == READY:
+            self.machine.scheduler.reconsider(thread)
 
     def _named(self, group: int, mask: int, whose: str) -> int:
         """The processors that a mask names which counts from the first one of its group."""
@@ -174,7 +179,7 @@ class Groups:
         for thread in [each for each in self.machine.threads.values() if each.process is process]:
             if not there >> thread.ideal & 1:
                 thread.ideal = members(there)[0]
-            self.machine.scheduler.set_affinity(thread, there)
+            self._allow(thread, there)
 
     # -- what is counted -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from ntlab.topology.groups import assign_groups
 from ntlab.topology.installed import HOST, OWN, Profile, profiles
 from ntlab.topology.model import Topology
 from ntlab.topology.power import IdleState, PerformanceState, Power
-from ntlab.topology.tables import Cache, Device, Link, Tables, TopologyError
+from ntlab.topology.tables import Cache, Device, Link, Tables, TopologyError, members
 
 __all__ = [
     "OWN",
@@ -31,6 +31,7 @@ __all__ = [
     "TopologyError",
     "assign_groups",
     "load",
+    "members",
     "profiles",
     "to_acpi",
     "to_profile",

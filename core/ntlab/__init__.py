@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from ntlab.lab.options import read_options
     from ntlab.lab.profiling import profile
     from ntlab.lab.sweep import sweep
+    from ntlab.lab.tables import Table
     from ntlab.topology import load as topology
 
 _LAZY = {
+    "Table": "ntlab.lab.tables",
     "ablate": "ntlab.lab.api",
     "claims": "ntlab.lab.api",
     "experiments": "ntlab.lab.api",
@@ -81,6 +83,7 @@ __all__ = [
     "Share",
     "SimulationError",
     "Size",
+    "Table",
     "UnknownNameError",
     "UserError",
     "__version__",

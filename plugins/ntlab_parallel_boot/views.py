@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ntlab import Table
 from ntlab.machine import Startup, TaskRun
 from ntlab.quantities import format_duration
 from ntlab_parallel_boot.dependencies import bounds
@@ -27,14 +28,9 @@ def boot_view(startup: Startup) -> str:
     ]
     if startup.left_out:
         lines.append(f"left out: {', '.join(sorted(startup.left_out))}")
-    lines += ["", "critical path"]
-    lines += _aligned(
-        [["", "by itself>", "waited>", "ended>"]]
-        + [_step(startup, startup.runs[name]) for name in found.path]
-    )
-    lines += ["", "all tasks: . waits to start, = under way, # under way on the critical path"]
-    rows = [["", "kind", "started>", "took>", "slack>", ""]]
-    rows += [
+    steps = [_step(startup, startup.runs[name]) for name in found.path]
+    path = Table(["", "by itself>", "waited>", "ended>"], steps, "critical path")
+    rows = [
         [
             run.task.name,
             run.task.kind,
@@ -45,7 +41,12 @@ def boot_view(startup: Startup) -> str:
         ]
         for run in sorted(startup.runs.values(), key=lambda run: (run.started, run.place))
     ]
-    return "\n".join([*lines, *_aligned(rows), ""])
+    tasks = Table(
+        ["", "kind", "started>", "took>", "slack>", ""],
+        rows,
+        "all tasks: . waits to start, = under way, # under way on the critical path",
+    )
+    return "\n".join([*lines, "", path.text(), tasks.text()])
 
 
 def _step(startup: Startup, run: TaskRun) -> list[str]:
@@ -67,16 +68,3 @@ def _drawn(startup: Startup, run: TaskRun, sign: str) -> str:
     ready, started = column(run.ready), column(run.started)
     ended = max(started + 1, column(run.ended))
     return " " * ready + "." * (started - ready) + sign * (ended - started)
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    right = [heading.endswith(">") for heading in rows[0]]
-    grid = [[heading.removesuffix(">") for heading in rows[0]], *rows[1:]]
-    widths = [max(len(row[at]) for row in grid) for at in range(len(right))]
-    return [
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in grid
-    ]

@@ -9,7 +9,7 @@ import attrs
 from ntlab.errors import UnknownNameError, UserError
 from ntlab.machine import Machine, Startup, Task
 from ntlab.plugin import Metric, option, workload
-from ntlab.quantities import MILLISECOND, Duration
+from ntlab.quantities import MILLISECOND, Duration, format_duration
 from ntlab_parallel_boot.dependencies import bounds, random_graph, read_graph
 from ntlab_parallel_boot.views import boot_view
 
@@ -21,20 +21,19 @@ def begun(machine: Machine, tasks: Sequence[Task], disk: str, processors: int, w
         raise UserError(
             f"{processors} processors", where="workload.processors", expected=f"at most {len(there)}"
         )
-    mask = sum(1 << index for index in there[: processors or None])
+    mask = sum(1 << index for index in there[:processors]) or None
     startup = Startup(machine, tasks, disk, processors=mask, where=where)
     startup.begin()
     return startup
 
 
 def measured(startup: Startup) -> Iterator[Metric]:
-    """What a boot took, and what its tasks took. Of one that is not over there is only how far it came."""
-    over = startup.ended >= 0
-    done = sum(run.ended >= 0 for run in startup.runs.values())
-    yield Metric("tasks_done", done)
+    """What a boot took, and what its tasks took. Raises UserError for one that is not over."""
+    now = startup.machine.engine.now
+    if startup.ended < 0:
+        raise UserError(f"the boot is not over after {format_duration(now)}", expected="a longer duration")
+    yield Metric("tasks_done", len(startup.runs))
     yield Metric("tasks_left_out", len(startup.left_out))
-    if not over:
-        return
     found = bounds(startup)
     boot_time = startup.ended - startup.began
     yield Metric("boot_time", boot_time, "ns")

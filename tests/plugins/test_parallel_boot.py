@@ -364,6 +364,15 @@ def test_impossible_boots_are_refused(options: dict[str, Any], message: str) -> 
         Boot(**{"graph": "drivers", **options}).start(boot(4))
 
 
+def test_a_boot_that_is_not_over_measures_nothing() -> None:
+    machine = boot(4, [Ws2003()])
+    workload = Boot(graph="drivers")
+    workload.start(machine)
+    machine.run(SECOND)
+    with pytest.raises(UserError, match="the boot is not over after 1 s; expected a longer duration"):
+        list(workload.measure(machine))
+
+
 def test_sums_that_no_graph_has_are_refused() -> None:
     with pytest.raises(UserError, match="no graph of 2 tasks takes"):
         RandomBoot(tasks=2, total=Duration(SECOND), longest=Duration(100 * MS)).start(boot(4))
@@ -384,7 +393,7 @@ def test_the_view_shows_the_critical_path_and_each_task() -> None:
     assert lines[0] == "10 tasks on 8 processors: up after 2.7 s, logged on after 2.7 s"
     assert "critical path 2.7 s; bounds 2.7 s to" in lines[1]
     at = lines.index("critical path")
-    assert [line.split()[0] for line in lines[at + 2 : at + 7]] == [
+    assert [line.split()[0] for line in lines[at + 3 : at + 8]] == [
         "bus",
         "storage",
         "disk",

@@ -25,6 +25,15 @@ def architecture(machine: Machine) -> str | None:
 
 
 @observer
+def machine_created(machine: Machine) -> None:
+    """The machine has its tables, engine, tracer and streams, and no mechanism yet.
+
+    Called once, before mechanisms ask the tracer where their records go: the place to subscribe to records.
+    Nothing else of the machine may be used here. 2003: nobody listens.
+    """
+
+
+@observer
 def machine_booted(machine: Machine) -> None:
     """The machine is complete and nothing has run on it: the place to set up what a plugin needs.
 

@@ -24,7 +24,7 @@ from ntlab.lab.options import Place, build_from
 from ntlab.lab.prints import note, prints_on_stderr
 from ntlab.lab.registry import installed, views_of
 from ntlab.lab.views import VIEWS
-from ntlab.plugin import Metric, PluginInfo, implemented, renewed
+from ntlab.plugin import Metric, PluginInfo, implemented, plugin_info, renewed
 
 if TYPE_CHECKING:
     from ntlab.machine import Machine
@@ -105,7 +105,7 @@ def simulate(job: Job, tables: Tables) -> Run:
     tracer = Tracer()
 
     def measured(machine: Machine) -> Run:
-        metrics = _checked(parts.workload.measure(machine), job.use)
+        metrics = _measured(parts.workload, machine, job.use)
         return Run(
             experiment=job.experiment,
             arm=job.arm.name,
@@ -342,22 +342,38 @@ def _culprit(error: BaseException, life: _Life, took: float) -> PluginError | No
     return traced
 
 
+def _measured(workload: Any, machine: Machine, use: str) -> list[Metric]:
+    """What the workload measures, and then those plugins that do so, too."""
+    metrics = _checked(workload.measure(machine), use)
+    for plugin in machine.plugins:
+        measure = getattr(plugin, "measure", None)
+        if measure is not None:
+            name = plugin_info(plugin).name
+            more = _checked(measure(machine), name)
+            known = {metric.name for metric in metrics}
+            for metric in more:
+                if metric.name in known:
+                    raise PluginError(f"it measures {metric.name!r}, as others do", plugin=name)
+            metrics += more
+    return metrics
+
+
 def _checked(measured: object, use: str) -> list[Metric]:
-    """The metrics of a workload. Raises PluginError for anything else."""
+    """The metrics of a workload or plugin. Raises PluginError for anything else."""
     plugin = use.partition(".")[0]
     if not isinstance(measured, Iterable):
-        raise PluginError(f"the workload {use!r} measured {measured!r}; expected Metrics", plugin=plugin)
+        raise PluginError(f"{use!r} measured {measured!r}; expected Metrics", plugin=plugin)
     metrics = list(measured)
     for metric in metrics:
         if not isinstance(metric, Metric):
-            raise PluginError(f"the workload {use!r} measured {metric!r}; expected a Metric", plugin=plugin)
+            raise PluginError(f"{use!r} measured {metric!r}; expected a Metric", plugin=plugin)
         if sum(other.name == metric.name for other in metrics) > 1:
             wrong = "twice"
         elif not isinstance(metric.value, (int, float)) or not math.isfinite(metric.value):
             wrong = f"as {metric.value!r}"
         else:
             continue
-        raise PluginError(f"the workload {use!r} measured {metric.name!r} {wrong}", plugin=plugin)
+        raise PluginError(f"{use!r} measured {metric.name!r} {wrong}", plugin=plugin)
     return metrics
 
 

@@ -107,6 +107,8 @@ class Machine:
         self.hooks: Any = bind(self.manager, mode=hooks, watch=watch)
         releases = [release for plugin in self.plugins if (release := plugin_info(plugin).release)]
         self.release = max(releases, key=RELEASES.index, default="ws2003")
+        if self.hooks.machine_created is not None:
+            self.hooks.machine_created(self)
         kernel = self.hooks.architecture(self) if self.hooks.architecture is not None else None
         self.architecture: str = kernel if kernel is not None else "x64"
         self.nonvolatile = nonvolatile if nonvolatile is not None else NonVolatile()

@@ -159,6 +159,7 @@ class Startup:
     ) -> None:
         if machine.startup is not None:
             raise SimulationError(f"{machine.name} is started up twice")
+        self._affinity = processors
         self.processors = machine.scheduler.all_mask if processors is None else processors
         check_tasks(tasks, self.processors.bit_count(), where)
         self.machine = machine
@@ -260,7 +261,7 @@ class Startup:
             self._trace_start((run.started, TASK_START.id, text(task.name), text(task.kind)))
         process = self._processes.get(task.kind)
         if process is None:
-            process = self.machine.create_process(PROCESSES[task.kind], affinity=self.processors)
+            process = self.machine.create_process(PROCESSES[task.kind], affinity=self._affinity)
             self._processes[task.kind] = process
         run.threads_left = task.processors
         for number in range(task.processors):

@@ -138,7 +138,7 @@ class Wakes:
         idle = self._idle
         keeper = machine.timers.keeper
         gaps = [gap for index in sorted(idle.gaps) if index != keeper for gap in idle.gaps[index]]
-        return [
+        metrics = [
             Metric("ticks", counts["ticks"] / seconds, "1/s"),
             Metric("clock_interrupts", counts["clock"] / seconds, "1/s"),
             Metric("interrupts", counts["interrupts"] / seconds, "1/s"),
@@ -150,3 +150,11 @@ class Wakes:
             Metric("expirations", counts["expired"] / seconds, "1/s"),
             Metric("late", float(self._late)),
         ]
+        power = machine.power
+        if power is not None:
+            metrics += [
+                Metric("power", idle.energy / self.window / 1000, "W"),
+                Metric("deepest", idle.deepest / (self.window * len(power.cores))),
+                Metric("package_sleep", idle.asleep / (self.window * len(power.packages))),
+            ]
+        return metrics

@@ -141,7 +141,7 @@ class PeriodicTimers:
         keeper = machine.timers.keeper
         whole = self.window * processors
         elsewhere = sum(count for index, count in idle.wakes.items() if index != keeper)
-        return [
+        metrics = [
             Metric("working_ticks", len(self._working) / seconds, "1/s"),
             Metric("expirations", self._expired / seconds, "1/s"),
             Metric("wakes", sum(idle.wakes.values()) / seconds, "1/s"),
@@ -153,3 +153,11 @@ class PeriodicTimers:
             Metric("outside", self._outside / self._expired),
             Metric("beyond", self._beyond / self._expired),
         ]
+        power = machine.power
+        if power is not None:
+            metrics += [
+                Metric("power", idle.energy / self.window / 1000, "W"),
+                Metric("deepest", idle.deepest / (self.window * len(power.cores))),
+                Metric("package_sleep", idle.asleep / (self.window * len(power.packages))),
+            ]
+        return metrics

@@ -17,6 +17,7 @@ from ntlab.machine import (
     Dpc,
     IdleTimes,
     Machine,
+    PowerPolicy,
     Request,
     SetTimer,
     Timer,
@@ -26,6 +27,7 @@ from ntlab.machine import (
 from ntlab.plugin import plugin
 from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration
 from ntlab.testing import Recorder, boot, bursts
+from ntlab.topology import load
 
 TICK = 15_625 * MICROSECOND
 
@@ -452,3 +454,28 @@ def test_the_stand_in_of_a_gone_processor_keeps_its_time_and_its_timers(sparing:
     assert sorted(log.seen) == sorted((due, tick_from(due)) for due in wanted for _ in range(3))
     assert machine.timers.ticks == 128
     assert machine.timers.taken[0] + machine.timers.taken[3] == 128
+
+
+@plugin(name="powered", summary="Idle states count.", release="ws2003")
+class Powered:
+    @hookimpl
+    def power_policy(self) -> PowerPolicy:
+        return PowerPolicy()
+
+
+def test_a_tick_costs_a_sleeping_core_its_exit_latency() -> None:
+    """Scheduling facts, section 15: 64 wake-ups of 203 us from C6 are 1.3 % of a core's time."""
+    tables = load("nehalem-2s").freeze()
+    machine = boot(plugins=[Costs(), Powered()], tables=tables)
+    machine.timers.start_clock()
+    idle = IdleTimes(machine)
+    machine.run(SECOND + TICK // 2)  # it has learned by now that idle times are long
+    idle.begin()
+    machine.run(2 * SECOND + TICK // 2)
+    idle.end()
+    cores = len(set(tables.core_processors))
+    shallow, deep = tables.power.idle[0].latency, tables.power.idle[-1].latency
+    # The keeper's sibling gets the tick when the keeper has had it: their core stays awake for both.
+    assert idle.deepest == cores * (SECOND - 64 * (deep + 3_000)) - 64 * (shallow + 3_000)
+    assert 0 < idle.asleep < 2 * SECOND
+    assert idle.energy > 0

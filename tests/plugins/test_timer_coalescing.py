@@ -246,14 +246,14 @@ def test_drivers_and_programs_fare_alike(function: str) -> None:
         (
             "coalescing-sleep",
             {"timer_coalescing.alignments": []},
-            {"coalescing-sleep-wakes", "coalescing-sleep-package", "coalescing-sleep-gap"},
+            {f"coalescing-sleep-{name}" for name in ("wakes", "package", "gap", "power")},
         ),
     ],
 )
 def test_each_claim_fails_without_what_it_is_about(
     experiment: str, changes: dict[str, Any], fail: set[str]
 ) -> None:
-    result = ntlab.run(experiment, set=changes)
+    result = ntlab.run(experiment, set=changes)  # with all seeds: some are right on average only
     assert {found.claim.id for found in result.claims if not found.holds} == fail
 
 

@@ -39,7 +39,9 @@ class IdleTimes:
     """How often each processor wakes, and how long it was idle before, from `begin` to `end`.
 
     `wakes` counts by processor; `gaps` has the lengths of idle times, ns, those cut off by the beginning and
-    the end included. `together` is the time for which no processor of a group did anything, by group.
+    the end included. `together` is the time for which no processor of a group did anything, by group. Where
+    the machine has power (`machine.power`), `energy` (pJ) is what it took, and `deepest` the time that cores
+    were in the deepest idle state, `asleep` that packages slept: all cores and all packages, ns.
     """
 
     def __init__(self, machine: Machine, groups: tuple[int, ...] = ()) -> None:
@@ -52,6 +54,8 @@ class IdleTimes:
         self._idle = 0
         self._together_since: list[int] = [0] * len(groups)
         self._counting = False
+        self.energy = self.deepest = self.asleep = 0
+        self._before = (0, 0, 0)
         watch_idle(machine, self._watch)
 
     def begin(self) -> None:
@@ -64,6 +68,7 @@ class IdleTimes:
         self._idle = sum(1 << index for index in idle)
         self.together = [0] * len(self.groups)
         self._together_since = [now] * len(self.groups)
+        self._before = self._power()
         self._counting = True
 
     def end(self) -> None:
@@ -75,6 +80,16 @@ class IdleTimes:
         for group, mask in enumerate(self.groups):
             if self._idle & mask == mask:
                 self.together[group] += now - self._together_since[group]
+        spent = (then - before for then, before in zip(self._power(), self._before, strict=True))
+        self.energy, self.deepest, self.asleep = spent
+
+    def _power(self) -> tuple[int, int, int]:
+        power = self.machine.power
+        if power is None:
+            return 0, 0, 0
+        energy = power.energy
+        deepest = sum(core.times[-1] for core in power.cores.values() if core.times)
+        return energy, deepest, sum(package.sleep_time for package in power.packages.values())
 
     def _watch(self, processor: Processor, idle: bool) -> None:
         if not self._counting:

@@ -433,6 +433,9 @@ class Stage:
 
     @hookimpl
     def spin_limit(self): return 10 * US
+
+    @hookimpl
+    def processor_groups(self, machine): return [(1 << machine.tables.processors) - 1]
 """
 
 EVERYTHING = """

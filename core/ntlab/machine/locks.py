@@ -119,7 +119,7 @@ class SpinLock:
 
     def _transfer(self, user: User) -> int:
         """How long its cache lines take to come to who gets it now."""
-        time = self.machine.scheduler.policy.lock_transfer
+        time: int = self.machine.scheduler.policy.lock_transfer
         if not time:
             return 0
         last, here = self._last, user.processor

@@ -21,6 +21,7 @@ test_conformance = conformance(
         "page-ages-mixed",
         "paging-locality",
         "registry-pool",
+        "tick-distribution-timers",
         "whea-sources",
     ],
     idle={

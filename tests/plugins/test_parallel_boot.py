@@ -185,8 +185,7 @@ def test_a_slow_driver_delays_by_all_or_by_what_exceeds_its_slack(name: str, del
         workload = Boot(graph="drivers", **slow)
         workload.start(machine)
         machine.run()
-        assert machine.startup is not None
-        return machine.startup.ended
+        return machine.startups[0].ended
 
     slow = {"slow": name, "delay": Duration(delay)}
     slack = bounds(booted(read_graph("drivers")[0], 10, ParallelBoot())).slack[name]
@@ -283,8 +282,6 @@ def test_a_broken_boot_is_noticed() -> None:
     startup.runs["b"].started = 0
     with pytest.raises(SimulationError, match="'b' started before all that it needs was done"):
         startup.machine.check()
-    with pytest.raises(SimulationError, match="started up twice"):
-        Startup(startup.machine, [task("a")], "ssd")
 
 
 # -- from a user's file

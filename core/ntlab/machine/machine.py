@@ -139,7 +139,7 @@ class Machine:
         self.hardware_errors = HardwareErrors(self)
         self.partitioning = Partitioning(self)
         self.thread_pools = ThreadPools(self)
-        self.startup: Startup | None = None  # which makes itself known
+        self.startups: list[Startup] = []  # one, unless several workloads share the machine
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
@@ -271,7 +271,7 @@ class Machine:
             self.hardware_errors,
             self.partitioning,
             self.thread_pools,
-            self.startup,
+            *self.startups,
         ):
             if mechanism is not None:
                 mechanism.check()

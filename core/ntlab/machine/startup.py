@@ -157,8 +157,6 @@ class Startup:
         processors: int | None = None,
         where: str = "tasks",
     ) -> None:
-        if machine.startup is not None:
-            raise SimulationError(f"{machine.name} is started up twice")
         self._affinity = processors
         self.processors = machine.scheduler.all_mask if processors is None else processors
         check_tasks(tasks, self.processors.bit_count(), where)
@@ -190,7 +188,7 @@ class Startup:
         self._trace_start = tracer.emitter(TASK_START)
         self._trace_stop = tracer.emitter(TASK_STOP)
         self._trace_boot = tracer.emitter(BOOT)
-        machine.startup = self
+        machine.startups.append(self)
 
     def _leave_out(self, tasks: Sequence[Task]) -> frozenset[str]:
         starts = self.machine.hooks.task_starts_at_boot
@@ -365,7 +363,8 @@ class _BootDisk(Disk):
     """The disk that tasks read from: it notes how long it is at the requests of each."""
 
     def __init__(self, machine: Machine, model: DiskModel) -> None:
-        super().__init__(machine, "boot", model)
+        others = len(machine.startups)
+        super().__init__(machine, f"boot-{others}" if others else "boot", model)
 
     def service_time(self, request: IoRequest) -> int:
         time = super().service_time(request)

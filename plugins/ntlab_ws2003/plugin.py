@@ -12,6 +12,7 @@ from ntlab_ws2003.io import InputOutput
 from ntlab_ws2003.memory import MemoryManagement
 from ntlab_ws2003.paging import PageWriting
 from ntlab_ws2003.power import PowerManagement
+from ntlab_ws2003.recorded import Recorded
 from ntlab_ws2003.registry import RegistryKeeping
 from ntlab_ws2003.scheduling import Scheduling
 from ntlab_ws2003.startup import StartingUp
@@ -25,7 +26,7 @@ from ntlab_ws2003.workloads import Workers
     summary="The policies of Windows Server 2003.",
     release="ws2003",
     ledger=("N1",),
-    workloads=(Workers,),
+    workloads=(Workers, Recorded),
 )
 class Ws2003(
     Scheduling,

@@ -23,6 +23,7 @@ they are idle, and go to whatever state their idle times allow. All of this exis
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,7 @@ class Power:
         self.began = machine.engine.now
         description = machine.tables.power
         self.states: tuple[IdleState, ...] = description.idle
+        self._residencies = [state.residency for state in self.states]
         self.clocks = description.performance or (PerformanceState(0, description.active),)
         self.nominal = next(index for index, clock in enumerate(self.clocks) if not clock.cores)
         self.parked = 0
@@ -137,9 +139,12 @@ class Power:
         machine.interrupts.awake_from = self._awake_from
 
     def rebuilt(self) -> None:
-        """Processors have come, all of them at boot: they are idle."""
+        """Processors have come, at boot all of them: they are idle. Or those that came last are gone."""
         tables = self.machine.tables
         now = self.engine.now
+        processors = self.machine.processors
+        while self._members and self._members[-1].processor not in processors[len(self._members) - 1 :]:
+            self._forget(self._members.pop())
         for processor in self.machine.processors[len(self._members) :]:
             number = tables.package_of[processor.index]
             package = self.packages.setdefault(number, Package(now))
@@ -158,6 +163,24 @@ class Power:
         for member in self._members:
             if member.wanted == AWAKE and member.processor.thread is None and not member.processor.level:
                 self._sleep(member)
+
+    def _forget(self, member: Member) -> None:
+        """A processor is gone that has never run anything. What its core took, its package keeps."""
+        core, package = member.core, member.core.package
+        if member.event is not None:
+            self.engine.cancel(member.event)
+        core.members.remove(member)
+        core.mask ^= member.processor.bit
+        if core.members:
+            self._resolve(core)
+            return
+        self._account(core)
+        self._account_package(package)
+        package.energy += core.energy
+        package.awake -= core.state == AWAKE
+        package.shallow -= core.state == AWAKE or not self.states[core.state].deep
+        package.cores.remove(core)
+        del self.cores[core.number]
 
     # -- idle states -----------------------------------------------------------------------------------------
 
@@ -213,7 +236,7 @@ class Power:
 
     def state_for(self, idle: int) -> int:
         """The deepest state that pays for so many ns of being idle; the first one if none does."""
-        return max((i for i, state in enumerate(self.states) if state.residency <= idle), default=0)
+        return max(0, bisect_right(self._residencies, idle) - 1)
 
     def predicted(self, processor: Processor) -> int:
         """How long a processor is expected to be idle, ns: the (lower) median of its last idle times."""

@@ -154,17 +154,27 @@ class Bursts:
     cores: int = option(default=0, help="On how many cores, the first ones; 0: on all.", minimum=0)
     burst: Duration = option(default=Duration(5 * MILLISECOND), help="Mean work of a burst.", minimum=1)
     pause: Duration = option(default=Duration(5 * MILLISECOND), help="Mean time asleep.", minimum=1)
+    warm_up: Duration = option(default=Duration(0), help="What is measured begins then.", minimum=0)
 
     _on: list[_OnCores] = state(list)
-    _took: list[float] = state(list)  # what each burst took, over its work
+    _took: int = state(int)  # what bursts took, ns
+    _work: int = state(int)
+    _before: int = state(int)  # ns misplaced before what is measured
 
     def start(self, machine: Machine) -> None:
         on = _OnCores(machine, self.cores, "smt.bursts.cores")
         self._on.append(on)
+        machine.engine.at(self.warm_up, self._begin)
         process = on.process(machine, "bursts")
         for k in range(self.threads):
             random = machine.streams.stream("smt.bursts", str(k))
             machine.create_thread(process, self._program(machine, random, on.places))
+
+    def _begin(self, _: object) -> None:
+        watch = self._on[0].watch
+        watch.account()
+        self._before = watch.misplaced
+        self._took = self._work = 0
 
     def _program(self, machine: Machine, random: Random, places: list[int]) -> Iterator[Request]:
         while True:
@@ -173,16 +183,20 @@ class Bursts:
             due = machine.engine.now + pause
             yield Sleep(pause)
             yield Compute(work)
-            self._took.append((machine.engine.now - due) / work)
+            self._took += machine.engine.now - due
+            self._work += work
 
     def measure(self, machine: Machine) -> list[Metric]:
-        """`slowdown`: the mean of a burst's time over its work; `misplaced` as of `smt.hogs`."""
-        if not self._took:
+        """`slowdown`: what bursts took over their work; `misplaced` as of `smt.hogs`."""
+        if not self._work:
             raise UserError("no burst was over", where="smt.bursts.burst", expected="less than the run")
         self._on[0].watch.account()
         return [
-            Metric("slowdown", sum(self._took) / len(self._took)),
-            Metric("misplaced", self._on[0].watch.misplaced / machine.engine.now),
+            Metric("slowdown", self._took / self._work),
+            Metric(
+                "misplaced",
+                (self._on[0].watch.misplaced - self._before) / (machine.engine.now - self.warm_up),
+            ),
         ]
 
 

@@ -56,6 +56,16 @@ def test_and_slows_down_when_it_gets_busy() -> None:
     assert ends(machine) == {"long": 1300, "later": 900}
 
 
+def test_interrupt_work_takes_its_part_of_the_core() -> None:
+    machine = cores(1, 1, 1.5)
+    machine.create_thread(machine.create_process("p"), bursts(1000), name="p")
+    machine.engine.at(100, lambda _: machine.interrupts.interrupt(machine.processors[1], 300))
+    machine.run()
+    # 100 alone, 400 at 3/4, in which the 300 of the interrupt are done, and the rest alone.
+    assert ends(machine) == {"p": 1100}
+    assert machine.processors[1].interrupts == 1
+
+
 def test_other_cores_are_not_concerned() -> None:
     machine = cores(2, 1, 1)
     process = machine.create_process("p")

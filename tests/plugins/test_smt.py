@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import ntlab
 from judging import failing
 from ntlab.errors import UserError
+from ntlab.lab.registry import installed
 from ntlab.machine import Machine
 from ntlab.machine.threads import Compute
 from ntlab.quantities import MILLISECOND
@@ -225,6 +226,14 @@ def test_and_a_scheduler_that_knows_of_it() -> None:
         "smt-bursts-slowdown",
         "smt-bursts-remainder",
     }
+
+
+@pytest.mark.skipif("core_parking" not in installed().names(), reason="the experiment needs core_parking")
+def test_parking_enforces_whole_cores_only_where_siblings_are_parked_first() -> None:
+    both = {"smt-parking-enforces", "smt-parking-slowdown"}
+    assert both <= failing("smt-parking", {"core_parking.siblings": "alike"})
+    for change in ({"core_parking.min_cores": "100 %"}, {"smt.throughput": [2.0]}):
+        assert failing("smt-parking", change) == {*both, "smt-parking-many"}
 
 
 def test_who_shares_data_gains_by_sharing_a_core_only_where_lines_must_travel() -> None:

@@ -119,8 +119,8 @@ class Machine:
         self.scheduler = Scheduler(self, nodes, policy if policy is not None else SchedulerPolicy())
         self.processors = self.scheduler.processors
         self.speeds = Speeds(self)
-        self.siblings = Siblings(self)
         self.interrupts = Interrupts(self)
+        self.siblings = Siblings(self)
         self.timers = Timers(self)
         self.locks = Locks(self)
         self.dispatcher = Dispatcher(self)

@@ -4,7 +4,7 @@ Plugins say by the hook `core_throughput` what a core does with one of its proce
 on. Each then runs at its part of that, from the instant on at which another one becomes busy or idle. Where
 nobody says anything, processors do not disturb each other, and nothing of this exists.
 
-A processor is busy while it runs a thread; interrupt work on an idle one does not count.
+A processor is busy while it runs a thread or does interrupt work.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ntlab.errors import SimulationError
+from ntlab.machine.idle import is_idle, watch_idle
 from ntlab.machine.processors import NOMINAL, Processor
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
-    from ntlab.machine.threads import Thread
 
 CAUSE = "siblings"
 
@@ -37,7 +37,7 @@ class Siblings:
             self.throughput = ()
         self._unsettled: dict[int, None] = {}  # cores of which a processor became busy or idle just now
         if self.throughput:
-            machine.scheduler.watch_switches(self._switched)
+            watch_idle(machine, self._changed)
 
     def speed(self, busy: int) -> int:
         """The speed of a processor beside so many busy ones of its core, in parts of NOMINAL."""
@@ -54,13 +54,12 @@ class Siblings:
         for core in sorted(set(self.machine.tables.core_of)) if self.throughput else ():
             self._settle(core)
 
-    def _switched(self, processor: Processor, old: Thread | None, new: Thread | None) -> None:
-        if old is None or new is None:
-            core = self.machine.tables.core_of[processor.index]
-            if core not in self._unsettled:
-                # Not now: the scheduler is in the middle of something.
-                self._unsettled[core] = None
-                self.machine.engine.soon(self._settle, core)
+    def _changed(self, processor: Processor, idle: bool) -> None:
+        core = self.machine.tables.core_of[processor.index]
+        if core not in self._unsettled:
+            # Not now: the scheduler is in the middle of something.
+            self._unsettled[core] = None
+            self.machine.engine.soon(self._settle, core)
 
     def _settle(self, core: int) -> None:
         """Give each processor of a core its speed. An idle one has that at which it would begin."""
@@ -73,8 +72,8 @@ class Siblings:
         tables, processors = self.machine.tables, self.machine.processors
         first = tables.core_of.index(core)
         there = [processors[i] for i in tables.core_processors[first]]
-        busy = sum(processor.thread is not None for processor in there)
-        return [(each, self.speed(busy - (each.thread is not None))) for each in there]
+        busy = sum(not is_idle(processor) for processor in there)
+        return [(each, self.speed(busy - (not is_idle(each)))) for each in there]
 
     def check(self) -> None:
         """Compare speeds with who is busy. Raises SimulationError where they differ."""

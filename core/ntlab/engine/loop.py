@@ -79,7 +79,7 @@ class Engine:
         self.events = 0
         self.batch = BATCH
         self.idle_work: Callable[[], None] | None = None
-        self._times: list[int] = []  # a heap of the keys of _events
+        self._times: list[int] = [NEVER]  # a heap of the keys of _events, which is never empty
         self._events: dict[int, Any] = {}  # by time, the NORMAL ones: an event, or [None, bucket]
         self._special: dict[int, tuple[deque[Event], deque[Event]]] = {}  # by time, interrupts and reports
         self._days = Days(FOREVER)  # the NORMAL ones from _horizon on
@@ -222,7 +222,7 @@ class Engine:
         self._events.clear()
         self._special.clear()
         self._days.clear()  # in place, as for the times; where there are no more days is seen when they end
-        self._times[:] = [self.now] if self._running else []  # see _run_batch
+        self._times[:] = [self.now, NEVER] if self._running else [NEVER]  # see _run_batch
         self._cancelled = self._live = 0
         self._rest()
 
@@ -260,6 +260,7 @@ class Engine:
 
     def _heap(self) -> None:
         self._times[:] = self._events  # in place: the loop that is running holds this very list
+        self._times.append(NEVER)
         heapify(self._times)
 
     def _spread(self, width: int, horizon: int) -> None:
@@ -363,7 +364,8 @@ class Engine:
     def _run_batch(self, until: int) -> bool:
         """Let `batch` events happen. Returns whether there are more."""
         times, events, special = self._times, self._events, self._special
-        pop, push, replace, put = heappop, heappush, heapreplace, events.setdefault
+        pop, push, replace = heappop, heappush, heapreplace
+        take, put = events.pop, events.setdefault
         horizon, days, width, far = self._horizon, self._days.by_number, self._days.width, self._days.put
         batch = self.batch
         instants = repeat(None, batch)
@@ -371,18 +373,15 @@ class Engine:
         unfinished = 1
         try:
             for _ in instants:
-                if not times:
-                    return False
                 time = times[0]
                 if time > until:
                     return False
-                event = events[time]
+                event = take(time)
                 action, argument = event
                 if action is not None:
                     # The only event of its instant. The time stays the first of the heap until the action is
                     # done: an event that happens again can take its place, half the work of leaving and
                     # coming back.
-                    del events[time]
                     self.now = time
                     try:
                         delay = action(argument)
@@ -420,7 +419,6 @@ class Engine:
                     continue
                 bucket = argument
                 if bucket is None:
-                    del events[time]
                     pop(times)
                     dead += 1
                     continue
@@ -428,22 +426,22 @@ class Engine:
                     # Cancelled ones do not move the clock.
                     alive = (number for number, event in enumerate(bucket) if event[0] is not None)
                     del bucket[: next(alive, len(bucket))]
-                    if not bucket and time not in special:
-                        del events[time]
+                    if bucket or time in special:
+                        events[time] = event
+                    else:
                         pop(times)
                     dead += 1
                     continue
                 self.now = time
                 if special and time in special:
                     if special[time][0] or not bucket:
+                        events[time] = event
                         self._run_special(time)
                         if events.get(time) is not event:  # the action has cleared the queue
                             pop(times)
                         continue
                     events[time] = [None, []]  # reports come when the bucket is done
                     push(times, time)
-                else:
-                    del events[time]
                 # What comes meanwhile for this instant has a bucket of its own, which is next.
                 self._walk = walk = iter(bucket)
                 try:

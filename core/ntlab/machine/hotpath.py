@@ -46,7 +46,6 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     )
     quantum = scheduler._quantum
     switch_cost = scheduler._switch_cost
-    attended = begin_turn is not None or switch_cost > 0
 
     def attend(processor: Processor, old: Thread, new: Thread) -> None:
         """What a switch costs, and who wants to know of it."""
@@ -55,6 +54,9 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             watch(processor, old, new)
         if begin_turn is not None:
             begin_turn(processor, new)
+
+    # True where a switch has something to attend to.
+    attended = [attend] if begin_turn is not None or switch_cost > 0 else watchers
 
     def running_priority(bit: int, old: int, new: int) -> None:
         running[old] = others = running[old] ^ bit
@@ -149,7 +151,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
                                 old.priority, old.state, old.wait_reason, thread.ready_since)
                 )  # fmt: skip
-            if attended or watchers or thread.raised:
+            if attended or thread.raised:
                 processor.stepping = True
                 attend(processor, old, thread)
                 if processor.since > now or thread.raised or processor.plan is not event:
@@ -176,7 +178,8 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         or scheduler.delays > 0
     )
     fresh_quantum = scheduler._refresh
-    shared_levels = processors[0].queue.levels
+    first = processors[0]
+    shared_levels = first.queue.levels
     below = [(1 << priority) - 1 for priority in range(PRIORITIES)]
 
     def plain_slept(thread: Thread) -> None:
@@ -185,25 +188,28 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             return
         priority = thread.priority
         lower = scheduler.running_summary & below[priority]
-        now = engine.now
-        if not lower:
-            # Nobody to preempt: wait in the one queue that all processors share.
-            processor = processors[0]
-            level = shared_levels[priority]
-            if not level:
-                queue = processor.queue
-                if not queue.summary:
-                    scheduler.waiting_queues += 1
-                queue.summary |= 1 << priority
-            level.append(thread)
-            if fresh_quantum:
-                thread.quantum_left = quantum
-            thread.ready_since = now
-            if traced:
-                record(pack_ready(now, ready_thread, thread.id, 0))
-            thread.state = READY
-            thread.processor = processor
+        if lower:
+            preempt(thread, lower)
             return
+        # Wait in the one queue that all processors share.
+        level = shared_levels[priority]
+        if not level:
+            queue = first.queue
+            if not queue.summary:
+                scheduler.waiting_queues += 1
+            queue.summary |= 1 << priority
+        level.append(thread)
+        if fresh_quantum:
+            thread.quantum_left = quantum
+        thread.ready_since = now = engine.now
+        if traced:
+            record(pack_ready(now, ready_thread, thread.id, 0))
+        thread.state = READY
+        thread.processor = first
+
+    def preempt(thread: Thread, lower: int) -> None:
+        """Run a thread whose sleep is over in place of one of the lowest of the priorities `lower`."""
+        priority = thread.priority
         low = (lower & -lower).bit_length() - 1
         mask = running[low]
         bit = mask & -mask
@@ -218,6 +224,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         # Preempt: the running thread goes to the head of its priority with the rest of its turn.
         cancel(event)
         processor.plan = None
+        now = engine.now
         ran = now - processor.since
         old.run_time += ran
         old.remaining -= ran
@@ -246,7 +253,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
                             low, READY, old.wait_reason, now)
             )  # fmt: skip
-        if attended or watchers:
+        if attended:
             attend(processor, old, thread)
         # Its program goes on within this event.
         if not thread.remaining and thread.result is None and not thread.raised:

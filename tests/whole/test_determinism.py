@@ -1,4 +1,4 @@
-"""One seed, one trace: with any number of jobs, and on every Python.
+"""One seed, one trace: with any number of jobs, on every Python, and whoever looks on.
 
 In every process, and in all hook modes, it is that too: the conformance kit sees to it, plugin by plugin.
 """
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import metadata
 from pathlib import Path
 
@@ -20,9 +20,12 @@ import tomli_w
 
 import ntlab
 from distributions import write_distribution
+from ntlab.lab.api import prepare
 from ntlab.lab.experiment import find_experiment
 from ntlab.lab.registry import installed
-from ntlab.lab.results import Result
+from ntlab.lab.runner import Job, jobs_of
+from ntlab.lab.workers import execute
+from ntlab.topology import Topology
 
 OURS = {plugin.name: plugin for plugin in installed().plugins() if plugin.distribution == "ntlab"}
 SHIPPED = {name: plugin for name, (plugin, _) in installed().experiment_files.items() if plugin in OURS}
@@ -32,22 +35,19 @@ ONE_OF_EACH = {plugin: name for name, plugin in SHIPPED.items()}
 RUN_THEM = """
 import json, sys
 import ntlab
-digests = {}
-for name in json.loads(sys.argv[1]):
-    result = ntlab.run(name, seeds=1)
-    digests |= {f"{name} {arm}": one.digest for arm, one in result.arms.items()}
-print(json.dumps([sys.version_info[1], digests]))
+runs = [run for name in json.loads(sys.argv[1]) for run in ntlab.run(name, seeds=1).runs]
+print(json.dumps([sys.version_info[1], {f"{run.experiment} {run.arm}": run.digest for run in runs}]))
 """
 
 
-def start(python: str = sys.executable) -> subprocess.Popen[str]:
-    """A process that runs all experiments, and prints its Python's minor version and each arm's digest."""
+def start(python: str, names: Collection[str]) -> subprocess.Popen[str]:
+    """A process that runs experiments, one seed each, and prints its Python's minor version and digests."""
     # Another Python, too, finds here what this one has installed: all that ntlab needs is pure Python.
     places = [sysconfig.get_path("purelib"), Path(ntlab.__file__).parents[1]]
     places += [plugin.folder.parent for plugin in OURS.values() if plugin.folder is not None]
     found = os.pathsep.join(dict.fromkeys(map(str, places)))
     return subprocess.Popen(
-        [python, "-c", RUN_THEM, json.dumps(list(SHIPPED))],
+        [python, "-c", RUN_THEM, json.dumps(list(names))],
         env=os.environ | {"PYTHONHASHSEED": "random", "PYTHONPATH": found},
         stdout=subprocess.PIPE,
         text=True,
@@ -61,8 +61,16 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, dict[str, str]]:
     return minor, digests
 
 
-def digests_of(result: Result) -> dict[str, str]:
-    return {name: arm.digest for name, arm in result.arms.items()}
+def shared_by_processes(names: Collection[str], processes: int) -> dict[str, str]:
+    """The digests of the same runs, shared by so many processes of this Python."""
+    work: list[Job] = []
+    hardware: dict[str, Topology] = {}
+    for name in names:
+        experiment, found = prepare(name, None, None, 1)
+        work += jobs_of(experiment, "direct")
+        hardware |= found
+    tables = {name: topology.freeze() for name, topology in hardware.items()}
+    return {f"{run.experiment} {run.arm}": run.digest for run in execute(work, tables, processes)}
 
 
 def newer_pythons() -> dict[int, str]:
@@ -79,29 +87,16 @@ def newer_pythons() -> dict[int, str]:
 
 
 @pytest.mark.once
-def test_pythons() -> None:
-    others = newer_pythons()
-    if not others:
-        pytest.skip("no newer Python is here")
-    processes = [start(), *(start(python) for python in others.values())]
-    outcomes = [outcome(process) for process in processes]
-    assert [minor for minor, _ in outcomes] == [sys.version_info.minor, *others]
-    first = outcomes[0][1]
-    assert len(first) >= 2 * len(SHIPPED)
-    for _, digests in outcomes:
-        assert digests == first
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH.values())
-def test_jobs(name: str) -> None:
-    alone, shared = (ntlab.run(name, seeds=1, jobs=jobs) for jobs in (1, 2))
-    assert digests_of(shared) == digests_of(alone)
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH.values())
-def test_checks(name: str) -> None:
-    plainly, checked = (ntlab.run(name, seeds=1, hooks=hooks) for hooks in ("direct", "checked"))
-    assert digests_of(checked) == digests_of(plainly)
+def test_pythons_and_processes() -> None:
+    """All on this Python, by two processes, and on the newest that is here, by one; on others one of each."""
+    others = newer_pythons() or {sys.version_info.minor: sys.executable}
+    asked = {minor: SHIPPED if minor == max(others) else ONE_OF_EACH.values() for minor in others}
+    processes = [start(python, asked[minor]) for minor, python in others.items()]
+    here = shared_by_processes(SHIPPED, 2)
+    assert len(here) >= 2 * len(SHIPPED)
+    for minor, process in zip(others, processes, strict=True):
+        digests = {name: digest for name, digest in here.items() if name.split()[0] in asked[minor]}
+        assert outcome(process) == (minor, digests)
 
 
 BYSTANDER = """
@@ -127,9 +122,8 @@ class Bystander:
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH.values())
-def test_a_plugin_that_looks_on_changes_nothing(
-    name: str, tmp_path: Path, installed_only: Callable[..., None]
-) -> None:
+def test_who_looks_on_changes_nothing(name: str, tmp_path: Path, installed_only: Callable[..., None]) -> None:
+    """Neither a plugin that looks on, and draws, nor all that is checked when plugins are."""
     alone = ntlab.run(name, seeds=1)
     write_distribution(
         tmp_path,
@@ -142,6 +136,6 @@ def test_a_plugin_that_looks_on_changes_nothing(
     document.setdefault("plugins", {})["bystander"] = {}
     file = tmp_path / f"{name}.toml"
     file.write_text(tomli_w.dumps(document))
-    watched = ntlab.run(file, seeds=1)
+    watched = ntlab.run(file, seeds=1, hooks="checked")
     assert sys.modules["ntlab_bystander"].Bystander.looked
-    assert digests_of(watched) == digests_of(alone)
+    assert [run.digest for run in watched.runs] == [run.digest for run in alone.runs]

@@ -44,6 +44,7 @@ def specifications() -> list[ModuleType]:
         partitioning,
         power,
         scheduling,
+        services,
         startup,
         thread_pools,
         timers,
@@ -51,4 +52,4 @@ def specifications() -> list[ModuleType]:
     )
 
     first = [lifecycle, locks, scheduling, timers, io, memory, caches, paging, file_cache]
-    return [*first, groups, errors, virtualization, partitioning, power, startup, thread_pools]
+    return [*first, groups, errors, virtualization, partitioning, power, startup, thread_pools, services]

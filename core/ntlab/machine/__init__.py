@@ -55,11 +55,13 @@ from ntlab.machine.sections import (
     SYSTEM_DRIVERS,
     Sections,
 )
+from ntlab.machine.services import Control, NextControl, Service, Services
 from ntlab.machine.siblings import Siblings
 from ntlab.machine.spaces import AddressSpace, Backing, Region, WorkingSet
 from ntlab.machine.speeds import Speeds
 from ntlab.machine.stages import Mailbox, Receive, Stage
 from ntlab.machine.startup import Startup, Task, TaskRun
+from ntlab.machine.system_events import SystemEvent, SystemEvents
 from ntlab.machine.thread_pools import (
     CleanupGroup,
     PoolWait,
@@ -106,6 +108,7 @@ __all__ = [
     "CompletionPort",
     "Component",
     "Compute",
+    "Control",
     "CopyRead",
     "Crash",
     "CreateMapping",
@@ -148,6 +151,7 @@ __all__ = [
     "MemoryPolicy",
     "MemoryReplacement",
     "MemoryUnit",
+    "NextControl",
     "NonPagedPool",
     "NonVolatile",
     "OpenFile",
@@ -188,6 +192,8 @@ __all__ = [
     "SchedulerPolicy",
     "Sections",
     "SeekCurve",
+    "Service",
+    "Services",
     "Session",
     "SetIdealProcessor",
     "SetPoolTimer",
@@ -199,6 +205,8 @@ __all__ = [
     "SpinLock",
     "Stage",
     "Startup",
+    "SystemEvent",
+    "SystemEvents",
     "SystemPtes",
     "Tally",
     "Task",

@@ -30,8 +30,10 @@ from ntlab.machine.profile import ProfiledEngine
 from ntlab.machine.registry import Registry
 from ntlab.machine.scheduler import Scheduler
 from ntlab.machine.sections import Sections
+from ntlab.machine.services import Services
 from ntlab.machine.siblings import Siblings
 from ntlab.machine.speeds import Speeds
+from ntlab.machine.system_events import SystemEvents
 from ntlab.machine.thread_pools import ThreadPools
 from ntlab.machine.threads import Process, Program, Session, Thread
 from ntlab.machine.timers import Timers
@@ -139,6 +141,8 @@ class Machine:
         self.hardware_errors = HardwareErrors(self)
         self.partitioning = Partitioning(self)
         self.thread_pools = ThreadPools(self)
+        self.system_events = SystemEvents(self)
+        self.services = Services(self)
         self.startups: list[Startup] = []  # one, unless several workloads share the machine
         self.sessions: dict[int, Session] = {}
         self.processes: dict[int, Process] = {}
@@ -271,6 +275,7 @@ class Machine:
             self.hardware_errors,
             self.partitioning,
             self.thread_pools,
+            self.services,
             *self.startups,
         ):
             if mechanism is not None:

@@ -20,6 +20,7 @@ from ntlab.lab.watch import Watch
 from ntlab.machine import Machine
 from ntlab.quantities import MILLISECOND as MS
 from ntlab.testing import Faults, Recorder, boot, exercise, rules
+from ntlab_ws2003 import Ws2003
 
 definitions = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2", exc_type=ImportError)
 unknown_fields = pytest.importorskip("google.protobuf.unknown_fields").UnknownFieldSet
@@ -179,6 +180,30 @@ def test_slices_flows_and_counters_fit_together(processors: int, seed: int, queu
     assert held == waited > 0
     single = [values[uuid] for uuid, track in tracks.items() if track.name.startswith("ready queue")]
     assert bool(single) == (queues == "per_processor" and processors > 1)
+
+
+def test_clocks_idle_states_and_parking() -> None:
+    watch = Watch()
+    machine = boot(2, [Ws2003(power=True), watch], trace=True)
+    power = machine.power
+    assert power is not None
+    machine.engine.at(5 * MS, lambda _: power.park(2))
+    machine.engine.at(9 * MS, lambda _: power.park(0))
+    exercise(machine)
+    machine.run(50 * MS)
+    file = io.BytesIO()
+    write_trace(machine, watch.log, file)
+    packets = decoded(file.getvalue())
+    names = {packet.track_descriptor.uuid: packet.track_descriptor.name for packet in packets}
+    seen: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for packet in packets:
+        if packet.track_event.type == definitions.TrackEvent.TYPE_COUNTER:
+            event = packet.track_event
+            seen[names[event.track_uuid]].append((packet.timestamp // MS, event.counter_value))
+    assert seen["parking of cpu 1"] == [(5, 1), (9, 0)]
+    states = [record["state"] for record in Recorder(machine)("IdleStateChange", core=0)]
+    assert [value for _, value in seen["idle state of core 0"]] == states
+    assert -1 in states
 
 
 @pytest.mark.usefixtures("toy")

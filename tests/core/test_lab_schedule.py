@@ -14,6 +14,7 @@ from ntlab.lab.watch import Log, Watch
 from ntlab.machine import Compute, Machine, Request, RunOn, Sleep, Thread
 from ntlab.quantities import MILLISECOND as MS
 from ntlab.testing import boot, bursts, exercise, rules
+from ntlab_ws2003 import Ws2003
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -69,6 +70,18 @@ def test_interrupt_work_is_not_the_thread_s() -> None:
     assert lines[1:] == ["cpu 0 aa!!!!aaaaaaaaaa....", "cpu 1 ........!!!!!......."]
     lines, _ = draw(Timeline(machine), 5, since=2 * MS, until=12 * MS)
     assert lines == ["2 ms to 12 ms, 2 ms a column", "cpu 0 !!aaa", "cpu 1 ...!!"]
+
+
+def test_parked_processors() -> None:
+    machine = boot(2, [Ws2003(power=True)], trace=True)
+    power = machine.power
+    assert power is not None
+    machine.create_thread(machine.create_process("p"), bursts(5 * MS, 15 * MS), affinity=3, ideal=1)
+    machine.engine.at(5 * MS, lambda _: power.park(1))
+    machine.engine.at(12 * MS, lambda _: power.park(0))
+    machine.run(40 * MS)
+    lines, _ = draw(Timeline(machine), 8)
+    assert lines[1:] == ["cpu 0 ._......", "cpu 1 aaaa...."]
 
 
 @pytest.mark.parametrize(("processors", "lines", "first", "last"), [

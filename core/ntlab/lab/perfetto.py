@@ -2,7 +2,7 @@
 
 What processors run, and the states of threads that follow from it, are written as the viewer knows them from
 Linux. On tracks of ntlab's own are ready threads that were woken, with a flow from who woke them; interrupt
-work; and the lengths of ready queues.
+work; and, as counters, the lengths of ready queues, and what power management does where it is simulated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 from ntlab.formats.perfetto import DEAD, PARKED, RUNNABLE, SLEEPING, TraceWriter
 from ntlab.lab.timeline import Timeline
 from ntlab.lab.watch import Log
+from ntlab.machine.power import CLOCK, IDLE_STATE, PARKING
 from ntlab.machine.scheduler import IDLE_TID
 from ntlab.machine.threads import HELD, READY, TERMINATED, WAITING
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 STATES = {READY: RUNNABLE, WAITING: SLEEPING, TERMINATED: DEAD, HELD: PARKED}
 """Windows' states of threads as Linux' that the viewer shows; one that is held back is "parked"."""
+
+COUNTERS = {
+    CLOCK: ("clock", "speed", "MHz"),
+    IDLE_STATE: ("idle state", "state", ""),
+    PARKING: ("parking", "parked", ""),
+}
+"""What is shown of power management: a name, the field with the value, and its unit."""
 
 Slice = tuple[int, int, str, list[int], list[int]]
 """Begin, end, name, the flows that end in it, the flows that begin in it."""
@@ -55,6 +63,7 @@ class _Writing:
             self._slice("cpu", work.processor, work.start, work.end, work.what)
         self._write_slices()
         self._queues()
+        self._power()
         writer.close()
 
     def _schedule(self) -> None:
@@ -170,3 +179,20 @@ class _Writing:
                     writer.counter_track(tracks[queue], f"ready queue of cpu {queue}", "threads")
                 writer.counter(time, tracks[queue], length)
         writer.counter(timeline.end, every, total)
+
+    def _power(self) -> None:
+        """Clocks and idle states of cores, and which processors are parked."""
+        tracks: dict[str, int] = {}
+        own = "" if self.machine.partition is None else f"{self.machine.name}/"
+        events = {(own + event.provider, event.name): event for event in (CLOCK, IDLE_STATE, PARKING)}
+        for record in self.machine.tracer.records(*sorted(event.name for event in events.values())):
+            event = events.get((record.provider, record.name))
+            if event is None or record.time < self.timeline.began:
+                continue
+            part = event.fields[0]
+            what, value, unit = COUNTERS[event]
+            name = f"{what} of {part} {record[part]!r}"
+            if name not in tracks:
+                tracks[name] = next(self.numbers)
+                self.writer.counter_track(tracks[name], name, unit)
+            self.writer.counter(record.time, tracks[name], int(record[value]))

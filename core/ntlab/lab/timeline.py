@@ -10,7 +10,8 @@ import attrs
 
 from ntlab.machine.crashes import RESTART
 from ntlab.machine.interrupts import DPC, ISR
-from ntlab.machine.records import CSWITCH, READY_THREAD, THREAD_END, THREAD_START
+from ntlab.machine.power import PARKING
+from ntlab.machine.records import CSWITCH, THREAD_START
 from ntlab.machine.scheduler import IDLE_TID
 from ntlab.quantities import format_duration
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 ROWS = 64
 """Lines of processors in a chart, at the most: on machines with more, some processors share a line."""
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-OTHERS, INTERRUPTED, IDLE = "*", "!", "."
+OTHERS, INTERRUPTED, IDLE, PARKED = "*", "!", ".", "_"
 INTERRUPT = -1
 """Counts as a thread where times are added up."""
 
@@ -76,13 +77,15 @@ class Timeline:
         self.end = machine.engine.now
         self.switches: list[Switch] = []
         self.interruptions: list[Interruption] = []
+        self.parking: list[tuple[int, int, bool]] = []
+        """When a processor was parked, or no longer."""
         self._read()
         self.last = self._last()
 
     def _read(self) -> None:
         machine = self.machine
         own = "" if machine.partition is None else f"{machine.name}/"
-        wanted: tuple[EventType, ...] = (CSWITCH, READY_THREAD, THREAD_START, THREAD_END, ISR, DPC, RESTART)
+        wanted: tuple[EventType, ...] = (CSWITCH, THREAD_START, ISR, DPC, PARKING, RESTART)
         events = {(own + event.provider, event.name): event for event in wanted}
         for record in machine.tracer.records(*sorted({event.name for event in wanted})):
             event = events.get((record.provider, record.name))
@@ -108,12 +111,15 @@ class Timeline:
                 what = f"interrupt {field['vector']!r}" if event is ISR else str(field["routine"]) or "DPC"
                 began = int(field["initial_time"])
                 self.interruptions.append(Interruption(int(field["cpu"]), began, time, what))
+            elif event is PARKING:
+                self.parking.append((time, int(field["cpu"]), bool(field["parked"])))
             elif event is RESTART:
                 self.began = time
                 self.names.clear()
                 self.pids.clear()
                 self.switches.clear()
                 self.interruptions.clear()
+                self.parking.clear()
 
     def _last(self) -> int:
         if any(processor.thread is not None or processor.level for processor in self.machine.processors):
@@ -202,8 +208,9 @@ def draw(
     """A chart, a line a processor, and the letters of the threads in it, by their numbers.
 
     A column shows the letter of the thread that ran longest in it, ``!`` if interrupt work took longer, or a
-    dot if the processor was idle for longer. With more than `ROWS` processors, lines stand for some of them
-    and say how busy these were: a dot, 1 to 9 for tenths, and # for all of it.
+    dot if the processor was idle for longer, ``_`` if it was parked meanwhile. With more than `ROWS`
+    processors, lines stand for some of them and say how busy these were: a dot, - for next to nothing, 1 to 9
+    for tenths, and # for all of it.
     """
     columns = Columns(width, since, timeline.end if until is None else until)
     lines = shared_lines(timeline.processors)
@@ -230,14 +237,25 @@ def draw(
     for row, times in zip(ran, interrupted, strict=True):
         for start, end in times:
             columns.add(row, start, end, INTERRUPT)
+    parked = [columns.row() for _ in range(timeline.processors)]
+    since_parked: dict[int, int] = {}
+    for time, processor, now in [
+        *timeline.parking,
+        *((columns.until, each, False) for each in range(len(ran))),
+    ]:
+        if processor in since_parked:
+            columns.add(parked[processor], since_parked.pop(processor), time, 0)
+        if now:
+            since_parked[processor] = time
     alone = len(lines) == timeline.processors
     letters = _letters(stretches) if alone else {}
 
-    def thread_cell(column: int, times: Counter[int]) -> str:
+    def thread_cell(processor: int, column: int) -> str:
+        times = ran[processor][column]
         idle = columns.length(column) - times.total()
         who, time = max(times.items(), key=lambda item: item[1], default=(0, 0))
         if not time or time < idle:
-            return IDLE
+            return PARKED if parked[processor][column].total() * 2 > columns.length(column) else IDLE
         return INTERRUPTED if who == INTERRUPT else letters[who]
 
     def busy_cell(column: int, some: range) -> str:
@@ -248,7 +266,7 @@ def draw(
     text = [columns.title()]
     for some in lines:
         if alone:
-            cells = [thread_cell(column, times) for column, times in enumerate(ran[some[0]])]
+            cells = [thread_cell(some[0], column) for column in range(columns.count)]
         else:
             cells = [busy_cell(column, some) for column in range(columns.count)]
         text.append(f"{line_name(some):<{name_width}} {''.join(cells)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Literal
 
 from ntlab.errors import UserError
@@ -102,6 +102,8 @@ class ProcessorGroups:
         self._processes += 1
         return (self._processes - 1) % len(groups.masks)
 
-    @hookimpl
-    def processor_limit(self) -> int | None:
-        return self.groups * self.group_size or None
+    @hookimpl(wrapper=True)
+    def processor_limit(self) -> Generator[None, int | None, int | None]:
+        """No more than the groups hold, whatever else limits them; 0 is no limit."""
+        limits = (yield), self.groups * self.group_size
+        return min(filter(None, limits), default=None)

@@ -10,8 +10,10 @@ import pytest
 import ntlab
 from judging import failing
 from ntlab.errors import UserError
+from ntlab.hooks import hookimpl
 from ntlab.lab.registry import installed
 from ntlab.machine import Machine
+from ntlab.plugin import plugin
 from ntlab.quantities import MILLISECOND
 from ntlab.testing import boot, bursts, conformance
 from ntlab.topology import Tables, Topology, load, profiles
@@ -191,6 +193,19 @@ def test_all_in_the_first_group() -> None:
 def test_how_many_processors_can_be_added() -> None:
     for options, limit in [({}, 256), (SERVER_2008, 64), ({"groups": 32}, 2048), ({"group_size": 0}, None)]:
         machine = booted(nodes(2), **options)
+        assert machine.hooks.processor_limit(machine) == limit
+
+
+def test_who_states_a_lower_limit_is_heeded() -> None:
+    @plugin(name="four", summary="Licensed for four.")
+    class Four:
+        @hookimpl
+        def processor_limit(self) -> int:
+            return 4
+
+    for options, limit in [({}, 4), ({"group_size": 2, "groups": 1}, 2), ({"group_size": 0}, 4)]:
+        plugins = [Ws2003(), Four(), ProcessorGroups(**options)]  # type: ignore[arg-type]
+        machine = boot(plugins=plugins, tables=nodes(2))
         assert machine.hooks.processor_limit(machine) == limit
 
 

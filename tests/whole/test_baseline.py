@@ -22,6 +22,7 @@ test_conformance = conformance(
         "paging-locality",
         "registry-pool",
         "tick-distribution-timers",
+        "timer-expiration-waiting",
         "whea-sources",
     ],
     idle={

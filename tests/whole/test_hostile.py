@@ -400,7 +400,7 @@ class Everything:
 @plugin(name="stage", summary="Leads to all hooks.", release="ws2003", workloads=(Everything,))
 class Stage:
     @hookimpl
-    def scheduler_policy(self): return SchedulerPolicy(ready_queues="per_processor")
+    def scheduler_policy(self): return SchedulerPolicy(ready_queues="per_processor", object_hold=US)
 
     @hookimpl
     def paging_policy(self): return PagingPolicy(file_size=1 << 24)

@@ -47,6 +47,9 @@ class _User:
     expirations: int = option(
         default=60, help="Timers of a user that expire in a second (a guess).", minimum=0
     )
+    tolerance: Duration = option(
+        default=Duration(0), help="How much later each of these timers may expire.", minimum=0
+    )
     waited_for: Share = option(
         default=Share(0), help="For which part of the timers a thread waits.", minimum=0, maximum=1
     )
@@ -115,7 +118,9 @@ class _User:
             else:
                 timer = machine.timers.create(Dpc("Session", self._count))
             processor = number % len(machine.processors)
-            machine.timers.set(timer, phase, period=period, processor=processor)
+            machine.timers.set(
+                timer, phase, period=period, tolerance=self.tolerance, processor=processor
+            )
 
     def _count(self, timer: Timer) -> None:
         self._expired += 1

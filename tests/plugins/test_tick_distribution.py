@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from judging import failing
 from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
+from ntlab.lab.registry import installed
 from ntlab.machine import Compute, Delay, Dpc, Machine, Request, Timer
 from ntlab.plugin import plugin
 from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration
@@ -178,6 +179,8 @@ def test_nobody_makes_up_for_ticks_where_all_get_them() -> None:
 def test_each_claim_fails_without_what_it_is_about(
     experiment: str, changes: dict[str, Any], fail: set[str]
 ) -> None:
+    if experiment not in installed().experiment_files:
+        pytest.skip("it shows the plugin together with one that is not installed")
     assert failing(experiment, changes) == fail
 
 

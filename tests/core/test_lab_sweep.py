@@ -282,7 +282,7 @@ def finished(folder: Path) -> int:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no telling which are the workers")
 @pytest.mark.parametrize("victim", ["runner", "worker", "interrupted"])
 def test_whoever_is_killed_no_finished_run_is_lost(victim: str, tmp_path: Path) -> None:
-    command = (tmp_path, "--jobs", "2", "--set", "workload.pause=0.1")
+    command = (tmp_path, "--jobs", "2", "--set", "workload.pause=0.05")
     process = started(*command)
     while process.poll() is None and finished(tmp_path) < 8:
         time.sleep(0.02)

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from judging import failing
 from ntlab.engine import REPORT
 from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
+from ntlab.lab.registry import installed
 from ntlab.machine import Compute, Machine, Request, Sleep
 from ntlab.plugin import plugin
 from ntlab.quantities import MILLISECOND, SECOND
@@ -267,6 +269,15 @@ def test_the_cost_is_that_of_the_processors_that_run(processors: int) -> None:
     Sessions(threads=(2, 2)).start(alone)
     alone.run(30 * SECOND)
     assert machine.engine.events == alone.engine.events
+
+
+# -- beside core parking
+
+
+@pytest.mark.skipif("core_parking" not in installed().names(), reason="the experiment needs core_parking")
+def test_a_bound_session_gains_by_parking_only_if_there_is_any_and_by_fair_shares_only_with_them() -> None:
+    for change in ({"core_parking.min_cores": "100 %"}, {"fair_share.interval": "1000 h"}):
+        assert failing("fair-share-parking", change) == {"fair-share-parking"}
 
 
 # -- mistakes

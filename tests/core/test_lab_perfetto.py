@@ -107,7 +107,7 @@ def traced(processors: int, seed: int, *plugins: object) -> tuple[Machine, list[
 
 MACHINES = pytest.mark.parametrize(
     ("processors", "seed", "queues"),
-    [(1, 1, "shared"), (2, 2, "per_processor"), (8, 3, "shared"), (8, 4, "per_processor")],
+    [(1, 1, "shared"), (2, 2, "per_processor"), (8, 3, "shared")],
 )
 
 

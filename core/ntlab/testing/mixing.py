@@ -37,9 +37,12 @@ def covering_sets(names: Iterable[str], registry: Registry) -> list[frozenset[st
 
     for wish in _smallest(rules.names):
         take({}, wish)
-    while wanted:  # what the relations have bent
-        pair = dict(min(wanted, key=sorted))
-        take(pair, dict.fromkeys(rules.names, True))
+    while wanted:  # what the relations have bent: in each set as many such pairs as agree
+        begin: Chosen = {}
+        for pair in map(dict, sorted(wanted, key=sorted)):
+            if all(begin.get(name, on) is on for name, on in pair.items()):
+                begin = rules.complete({**begin, **pair}) or begin
+        take(begin, dict.fromkeys(rules.names, True))
     return found
 
 

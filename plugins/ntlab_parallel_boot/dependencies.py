@@ -104,7 +104,7 @@ def bounds(startup: Startup) -> Bounds:
         before = list(graph.predecessors(name))
         earliest[name] = node["own"] + max((earliest[need] for need in before), default=0)
         longest[name] = node["waits_for_none"] + max((longest[need] for need in before), default=Fraction(0))
-    length = max(earliest.values())
+    length = max(earliest.values(), default=0)
     latest: dict[str, int] = {}
     for name in reversed(order):
         latest[name] = min(
@@ -122,7 +122,9 @@ def bounds(startup: Startup) -> Bounds:
     disk = sum(run.disk_time for run in startup.runs.values())
     interrupts = sum(p.interrupt_time + p.dpc_time for p in machine.processors)
     least = max(Fraction(work, processors), Fraction(disk, channels), Fraction(length))
-    most = Fraction(work, processors) + Fraction(disk, channels) + max(longest.values()) + interrupts
+    most = (
+        Fraction(work, processors) + Fraction(disk, channels) + max(longest.values(), default=0) + interrupts
+    )
     return Bounds(path, length, slack, work, disk, -(-least.numerator // least.denominator), int(most))
 
 

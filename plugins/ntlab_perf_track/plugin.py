@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -20,6 +19,7 @@ from ntlab.tracing.records import known_types
 from ntlab_perf_track.report import report
 from ntlab_perf_track.scenarios import (
     MOST,
+    Ear,
     Matcher,
     Outcome,
     Scenario,
@@ -27,7 +27,6 @@ from ntlab_perf_track.scenarios import (
     event_named,
     is_known,
     percentile,
-    reader,
     wilson,
 )
 from ntlab_perf_track.workloads import TRACES, Replay, Synthetic
@@ -66,46 +65,37 @@ class PerfTrack:
     _matchers: list[Matcher] = state(list)
     _over: bool = state(bool)
 
-    def _followed(self) -> tuple[list[Matcher], str]:
-        """What follows each scenario, and where they were written."""
+    def _follow(self) -> str:
+        """Have a matcher for each scenario. Returns where they are written. Raises UserError."""
         scenarios, where = list(self.scenarios), "perf_track.scenarios"
         if self.file:
             shipped = TRACES / f"{self.file}.toml"
             path = shipped if shipped.exists() else Path(self.file)
             scenarios += read_options(path, ScenarioFile).scenarios
             where = self.file
-        if not self._matchers:
-            check_scenarios(scenarios, where)
-            if len(scenarios) > MOST:
-                warnings.warn(
-                    f"{len(scenarios)} scenarios, of which PerfTrack has up to {MOST}", stacklevel=1
-                )
-            self._matchers = [Matcher(scenario) for scenario in scenarios]
-        return self._matchers, where
+        check_scenarios(scenarios, where)
+        if len(scenarios) > MOST:
+            told = f"{len(scenarios)} scenarios, of which PerfTrack has up to {MOST}"
+            warnings.warn(told, stacklevel=1)
+        self._matchers = [Matcher(scenario) for scenario in scenarios]
+        return where
 
     @hookimpl
     def machine_created(self, machine: Machine) -> None:
         self._machine = machine
-        # A record may end one scenario and start another: all ends come first.
-        listeners: dict[int, tuple[EventType, list[Callable[..., bool]], list[Callable[..., bool]]]] = {}
-        matchers, where = self._followed()
-        for matcher in matchers:
+        where = self._follow()
+        ears: dict[int, Ear] = {}
+        for matcher in self._matchers:
             scenario = matcher.scenario
             if scenario.sample < 1:
                 matcher.draw_from(machine.streams.stream("perf_track", scenario.name))
             here = f"{where}: scenario {scenario.name!r}"
-            start, end = (
-                self._event(scenario.start, f"{here}: start"),
-                self._event(scenario.end, f"{here}: end"),
-            )
-            read_start = reader(start, scenario.key, scenario.start_where, f"{here}: start")
-            read_end = reader(end, scenario.end_key or scenario.key, scenario.end_where, f"{here}: end")
-            listeners.setdefault(end.id, (end, [], []))[1].append(self._listener(read_end, matcher.ends))
-            listeners.setdefault(start.id, (start, [], []))[2].append(
-                self._listener(read_start, matcher.starts)
-            )
-        for event, ends, starts in listeners.values():
-            machine.tracer.subscribe(event, self._subscriber(event, [*ends, *starts]))
+            start = self._event(scenario.start, f"{here}: start")
+            end = self._event(scenario.end, f"{here}: end")
+            ears.setdefault(start.id, Ear(start)).starts(matcher, f"{here}: start")
+            ears.setdefault(end.id, Ear(end)).ends(matcher, f"{here}: end")
+        for ear in ears.values():
+            machine.tracer.subscribe(ear.event, self._subscriber(ear))
 
     def _event(self, name: str, where: str) -> EventType:
         known = known_types()
@@ -114,26 +104,16 @@ class PerfTrack:
             known = known_types()
         return event_named(name, known, where)
 
-    def _listener(self, read: Callable[[Any], Any], matched: Callable[..., None]) -> Callable[[Any], bool]:
-        def listen(record: tuple[int, ...]) -> bool:
-            key = read(record)
-            if key is not None:
-                matched(record[0], key)
-            return key is not None
-
-        return listen
-
-    def _subscriber(
-        self, event: EventType, listeners: list[Callable[[Any], bool]]
-    ) -> Callable[[tuple[int, ...]], None]:
-        cpu = event.fields.index("cpu") + 2 if "cpu" in event.fields else None
-        vector = event.fields.index("vector") + 2 if "vector" in event.fields else None
-        cost = self.probe_cost
+    def _subscriber(self, ear: Ear) -> Callable[[tuple[int, ...]], None]:
+        fields = ear.event.fields
+        cpu = fields.index("cpu") + 2 if "cpu" in fields else None
+        vector = fields.index("vector") + 2 if "vector" in fields else None
+        cost, hear = self.probe_cost, ear.hear
 
         def heard(record: tuple[int, ...]) -> None:
             if self._over or (vector is not None and record[vector] == PROBE_VECTOR):
                 return
-            probes = sum([listen(record) for listen in listeners])
+            probes = hear(record)
             if cost and probes:
                 processor = record[cpu] if cpu is not None else 0
                 self._machine.engine.soon(self._charge, (processor, cost * probes))
@@ -150,11 +130,15 @@ class PerfTrack:
 
     def outcomes(self, machine: Machine) -> list[Outcome]:
         """What has become of the scenarios so far, in their order."""
-        return [matcher.outcome(machine.engine.now) for matcher in self._followed()[0]]
+        if not self._matchers:
+            self._follow()  # nobody has asked it to listen, so there was nothing to hear
+        return [matcher.outcome(machine.engine.now) for matcher in self._matchers]
 
     def measure(self, machine: Machine) -> Iterator[Metric]:
         """Beside what the workload measures. Times of what did not occur are 0, and it met its goal."""
         outcomes = self.outcomes(machine)
+        if not outcomes:
+            return
         yield Metric("scenarios_missed", sum(not outcome.met for outcome in outcomes))
         for outcome in outcomes:
             name = outcome.scenario.name

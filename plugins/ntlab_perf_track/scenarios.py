@@ -278,8 +278,8 @@ class Matcher:
         )
 
 
-Reader = Callable[[tuple[int, ...]], Key | None]
-"""The key in a flat record; None for one that does not count."""
+_Listeners = dict[Key, dict[Key, list[tuple[Key, Callable[[int, Key], None]]]]]
+"""By the places of the fields asked for, and then by their values: the key's places, and whom to tell."""
 
 
 def _whole(name: str, known: Collection[EventType]) -> EventType | None:
@@ -309,27 +309,61 @@ def event_named(name: str, known: Collection[EventType], where: str) -> EventTyp
     return found
 
 
-def reader(event: EventType, key: Sequence[str], wanted: Mapping[str, int | str], where: str) -> Reader:
-    """What finds the key in a record of `event`. Raises UserError for fields that it has not."""
-    places: dict[str, tuple[int, bool]] = {
-        field.rstrip("$#"): (at, field.endswith("$")) for at, field in enumerate(event.fields, 2)
-    }
-    for field in (*key, *wanted):
-        if field not in places:
-            raise UnknownNameError(f"field of {event.name}", field, places, where=where)
-    take = [places[field][0] for field in key]
-    tests = []
-    for field, value in wanted.items():
-        at, is_text = places[field]
-        if is_text != isinstance(value, str):
-            expected = "text" if is_text else "a whole number"
-            raise UserError(f"{field} = {value!r}", where=where, expected=expected)
-        tests.append((at, stable_id(value) if isinstance(value, str) else value))
+class Ear:
+    """Listens to the records of one event: whose ends, and whose starts, each is.
 
-    def read(record: tuple[int, ...]) -> Key | None:
-        for at, value in tests:
-            if record[at] != value:
-                return None
-        return tuple([record[at] for at in take])
+    By the values of the fields that scenarios ask for it finds these at once, however many there are.
+    """
 
-    return read
+    __slots__ = ("_ends", "_places", "_starts", "event")
+
+    def __init__(self, event: EventType) -> None:
+        self.event = event
+        self._places = {
+            field.rstrip("$#"): (at, field.endswith("$")) for at, field in enumerate(event.fields, 2)
+        }
+        self._ends: _Listeners = {}
+        self._starts: _Listeners = {}
+
+    def ends(self, matcher: Matcher, where: str) -> None:
+        """These are the scenario's ends. Raises UserError for fields that the event has not."""
+        scenario = matcher.scenario
+        self._add(self._ends, scenario.end_key or scenario.key, scenario.end_where, matcher.ends, where)
+
+    def starts(self, matcher: Matcher, where: str) -> None:
+        """These are the scenario's starts. Raises UserError for fields that the event has not."""
+        scenario = matcher.scenario
+        self._add(self._starts, scenario.key, scenario.start_where, matcher.starts, where)
+
+    def _add(
+        self,
+        listeners: _Listeners,
+        key: Sequence[str],
+        wanted: Mapping[str, int | str],
+        action: Callable[[int, Key], None],
+        where: str,
+    ) -> None:
+        for field in (*key, *wanted):
+            if field not in self._places:
+                raise UnknownNameError(f"field of {self.event.name}", field, self._places, where=where)
+        values = []
+        for field, value in wanted.items():
+            is_text = self._places[field][1]
+            if is_text != isinstance(value, str):
+                expected = "text" if is_text else "a whole number"
+                raise UserError(f"{field} = {value!r}", where=where, expected=expected)
+            values.append(stable_id(value) if isinstance(value, str) else value)
+        places = tuple(self._places[field][0] for field in wanted)
+        taken = tuple(self._places[field][0] for field in key)
+        listeners.setdefault(places, {}).setdefault(tuple(values), []).append((taken, action))
+
+    def hear(self, record: tuple[int, ...]) -> int:
+        """Tell a flat record to those whom it concerns. How many these are."""
+        count = 0
+        # A record may end one instance and start the next: ends come first.
+        for listeners in (self._ends, self._starts):
+            for places, by_values in listeners.items():
+                for taken, action in by_values.get(tuple([record[at] for at in places]), ()):
+                    action(record[0], tuple([record[at] for at in taken]))
+                    count += 1
+        return count

@@ -257,6 +257,7 @@ def test_what_is_left_out_is_not_started_unless_something_needs_it() -> None:
     assert startup.ended == 4 * MS
     alone = booted([task("a", cpu=MS)], 1, OnDemand())
     assert (alone.runs, alone.ended) == ({}, 0)
+    assert bounds(alone).upper == bounds(alone).length == 0
 
 
 def test_records_tell_the_story() -> None:

@@ -232,6 +232,12 @@ def test_a_synthetic_trace_is_found_again_exactly(latency: Any) -> None:
     assert got["known"] > 1000
 
 
+def test_without_scenarios_nothing_is_measured() -> None:
+    machine, tracker, got = watched(Replay())
+    assert got == {}
+    assert tracker.views()["perf-track"](machine).startswith("no scenario is defined")
+
+
 def test_what_is_wrong_is_counted() -> None:
     workload = Synthetic(latency="fixed", instances=10)
     machine, _, _ = watched(workload, scenario(name="synthetic", sample=Share(1e-9)))
@@ -269,6 +275,21 @@ def test_durations_of_threads_by_the_schedule() -> None:
     (found,) = tracker.outcomes(machine)
     assert set(found.durations) == {375 * MS}
     assert len(found.durations) == 3
+
+
+def test_300_scenarios_of_one_event_are_each_found_by_what_they_ask_for() -> None:
+    texts = {"start_where": {"scenario": "menu"}, "end_where": {"scenario": "menu"}}
+    many = [scenario(name=str(n), start_where={"key": n}, end_where={"key": n}) for n in range(298)]
+    all_of_them, menus = scenario(name="all"), scenario(name="menus", **texts)
+    machine, tracker, _ = watched(Replay(), *many, all_of_them, menus)
+    counts = {found.scenario.name: len(found.durations) for found in tracker.outcomes(machine)}
+    lines = read_trace("example")
+    assert counts["menus"] == 11
+    for n in range(12):
+        ends = sum(line.stop and line.key == n for line in lines)
+        assert counts[str(n)] <= ends
+        assert bool(counts[str(n)]) == any(line.key == n and not line.stop for line in lines)
+    assert sum(counts[str(n)] for n in range(298)) == counts["all"]
 
 
 # -- the observer

@@ -261,6 +261,9 @@ class Startup:
         if process is None:
             process = self.machine.create_process(PROCESSES[task.kind], affinity=self._affinity)
             self._processes[task.kind] = process
+            self.processors = 0
+            for each in self._processes.values():
+                self.processors |= each.affinity  # of some of the processor groups only, where there are any
         run.threads_left = task.processors
         for number in range(task.processors):
             name = task.name if number == 0 else f"{task.name}.{number}"

@@ -91,10 +91,6 @@ class Requests:
     _moves: int = state(int)
 
     def start(self, machine: Machine) -> None:
-        if machine.power is None:
-            raise UserError(
-                "power is not simulated", where=OWNER, expected="ws2003.power = true, or core parking"
-            )
         process = machine.create_process("requests")
         for number in range(self.tenants):
             threads: list[Thread] = []
@@ -163,13 +159,12 @@ class Requests:
 
     def _totals(self, machine: Machine) -> _Mark:
         power = machine.power
-        assert power is not None
         return _Mark(
             time=machine.engine.now,
-            energy=power.energy,
-            parked=power.parked_time,
-            sleep=sum(package.sleep_time for package in power.packages.values()),
-            deep=sum(core.times[-1] for core in power.cores.values()),
+            energy=power.energy if power is not None else 0,
+            parked=power.parked_time if power is not None else 0,
+            sleep=sum(package.sleep_time for package in power.packages.values()) if power is not None else 0,
+            deep=sum(core.times[-1] for core in power.cores.values()) if power is not None else 0,
             refill=self._refills.time,
             accesses=self._tally.total,
             remote=self._tally.remote,
@@ -178,8 +173,8 @@ class Requests:
         )
 
     def measure(self, machine: Machine) -> list[Metric]:
-        power, before, now = machine.power, self._mark, self._totals(machine)
-        assert power is not None
+        """What concerns power only where that is simulated."""
+        before, now = self._mark, self._totals(machine)
         done = [
             (took, alone)
             for ended, took, alone in self._responses
@@ -193,21 +188,28 @@ class Requests:
         took = sorted(took for took, _ in done)
         count = len(done)
         accesses = now.accesses - before.accesses or 1
-        return [
-            Metric("power", (now.energy - before.energy) / time / 1000, "W"),
-            Metric("joules", (now.energy - before.energy) / 1e12 / count, "J"),
+        found = [
             Metric("mean", sum(took) / count, "ns"),
             Metric("p50", float(took[(count - 1) // 2]), "ns"),
             Metric("p99", float(took[(count - 1) * 99 // 100]), "ns"),
             Metric("slowdown", sum(took) / (sum(alone for _, alone in done) or 1)),
             Metric("throughput", count * 1e9 / time, "1/s"),
-            Metric("parked", (now.parked - before.parked) / time),
-            Metric("deepest", (now.deep - before.deep) / time / len(power.cores)),
-            Metric("package_sleep", (now.sleep - before.sleep) / time / len(power.packages)),
             Metric("remote_share", (now.remote - before.remote) / accesses),
             Metric("latency", (now.stalls - before.stalls) / accesses, "ns"),
             Metric("refill", (now.refill - before.refill) / count, "ns"),
             Metric("refilling", (now.refill - before.refill) / time),
             Metric("moves", (now.moves - before.moves) * 1e9 / time, "1/s"),
+        ]
+        power = machine.power
+        if power is None:
+            return found
+        energy = now.energy - before.energy
+        return [
+            Metric("power", energy / time / 1000, "W"),
+            Metric("joules", energy / 1e12 / count, "J"),
+            *found,
+            Metric("parked", (now.parked - before.parked) / time),
+            Metric("deepest", (now.deep - before.deep) / time / len(power.cores)),
+            Metric("package_sleep", (now.sleep - before.sleep) / time / len(power.packages)),
             Metric("settled", float(power.parking_changed - before.time), "ns"),
         ]

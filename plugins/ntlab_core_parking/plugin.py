@@ -55,7 +55,7 @@ class Seen:
 
 @plugin(
     name="core_parking",
-    summary="Load on as few processors and packages as will do; the others are parked, and sleep deeply.",
+    summary="Load on as few processors and packages as will do; the others are parked and sleep.",
     release="ws2008r2",
     ledger=("P6",),
     workloads=(Requests,),

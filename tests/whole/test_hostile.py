@@ -341,6 +341,7 @@ class Everything:
         machine.registry.load("SYSTEM", 1 << 16)
         machine.create_thread(process, self.caching(machine.file_cache))
         machine.create_thread(process, self.asking(AllocatePool(100), MapSystemPages(1)))
+        Startup(machine, [Task(name="first", cpu=US), Task(name="second", cpu=US)], "ssd").begin()
         machine.timers.set(machine.timers.create(), 5_000 * US, tolerance=5_000 * US)
         machine.engine.at(40_000 * US, self.change, machine)
         machine.engine.at(50_000 * US, self.fill, (machine, process))

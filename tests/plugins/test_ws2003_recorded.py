@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ntlab
 from ntlab.errors import UserError
 from ntlab.formats.schedules import read_schedule
 from ntlab.lab.watch import Log, Watch
@@ -19,7 +18,7 @@ from ntlab.quantities import MILLISECOND as MS
 from ntlab.testing import Recorder, boot, rules, small_tables
 from ntlab_ws2003 import Ws2003
 from ntlab_ws2003.recorded import RECORDINGS, Recorded, windows_priority
-from schedules import Event, of_machine, perf_script, timehist
+from schedules import Event, of_machine, perf_script
 
 NAMES = {8: "first", 9: "second"}
 TWO: list[Event] = [
@@ -175,13 +174,22 @@ def test_it_ends_on_any_machine(processors: int, hooks: Any) -> None:
     assert (seen["finished"], seen["unaccounted"]) == (1, 0)
 
 
-def test_the_file_that_is_named_decides(tmp_path: Path) -> None:
-    (tmp_path / "two.txt").write_text(timehist(TWO, NAMES, wakeups=True, state=True))
-    result = ntlab.run(
-        "recorded-program", set={"workload.file": str(tmp_path / "two.txt")}, hardware="smp-4", seeds=1
-    )
-    assert result.arms["one"].metrics["recorded_run_time"].mean == 1250 * US
-    assert result.arms["ten"].metrics["recorded_run_time"].mean == 12500 * US
+def test_bounds_of_brent() -> None:
+    """On one processor it never waits; on four it is at most four times as fast; and copies fill gaps."""
+
+    def time(processors: int, **options: Any) -> float:
+        machine = boot(plugins=[Ws2003()], tables=small_tables(processors))
+        workload = Recorded(**options)
+        workload.start(machine)
+        machine.run()
+        return {metric.name: metric.value for metric in workload.measure(machine)}["time"]
+
+    recording = read_schedule(RECORDINGS / "pipeline.txt.gz")
+    one, four = time(1), time(4)
+    assert one == sum(thread.ran for thread in recording.threads)
+    assert one / 4 <= four < one
+    assert time(16) <= four
+    assert 10 * one / 4 <= time(4, copies=10) < 10 * four
 
 
 # -- a recording of a replay ---------------------------------------------------------------------------------

@@ -146,6 +146,15 @@ class TestCommands:
         assert main(["rerun", str(out), "--jobs", "1", "--json"]) == 1
         assert not json.loads(capsys.readouterr().out)["same"]
 
+    def test_a_trace_for_perfetto(self, capsys: Captured, tmp_path: Path) -> None:
+        file = tmp_path / "x.pftrace"
+        shown = printed(capsys, "run", "toy-turns", "--perfetto", str(file), "--json")
+        files = {arm: str(tmp_path / f"x.{arm}.pftrace") for arm in ("before", "after")}
+        assert shown == {"experiment": "toy-turns", "files": files}
+        assert main(["run", "toy-turns", "--perfetto", str(file), "--arm", "after"]) == 0
+        assert capsys.readouterr().out == f"{file} is written: after, for ui.perfetto.dev.\n"
+        assert file.read_bytes() == Path(files["after"]).read_bytes()
+
     def test_views(self, capsys: Captured) -> None:
         shown = printed(capsys, "run", "toy-turns", "--view", "ends", "--json")["arms"]
         assert list(shown) == ["before", "after"]
@@ -275,11 +284,14 @@ MISTAKES = [
     (["run", "toy-turns", "--out", f"{__file__}/results"], "cannot be written to"),
     (
         ["run", "toy-turns", "--view", "end"],
-        "unknown view 'end'; expected one of 4 known, did you mean 'ends'?",
+        "unknown view 'end'; expected one of 6 known, did you mean 'ends'?",
     ),
     (["run", "toy-turns", "--view", "ends", "--arm", "befor"], "unknown arm 'befor'"),
     (["run", "toy-turns", "--arm", "before"], "--arm: has no effect without --view"),
     (["run", "toy-turns", "--view", "ends", "--out", "x"], "--out: has no effect with --view"),
+    (["run", "toy-turns", "--view", "ends", "--perfetto", "x"], "--perfetto: has no effect with --view"),
+    (["run", "toy-turns", "--perfetto", "x", "--seeds", "2"], "--seeds: has no effect with --perfetto"),
+    (["run", "toy-turns", "--perfetto", "x/y/z", "--arm", "after"], "x/y/z: cannot be written: No such file"),
     (["run"], "the following arguments are required"),
     (["ablate", "toy-turns"], "the following arguments are required: --metric"),
     (

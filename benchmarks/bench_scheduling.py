@@ -2,10 +2,10 @@
 
     python benchmarks/bench_scheduling.py [--check]
 
-Sixteen programs, each in a session of its own, have 125 threads that set a dispatcher object, compute for 8 ms
-on average, post work to the program's thread pool, and wait for about 100 ms by a timer with a tolerance. Half
-of the programs know of the four processor groups. On is everything that came to scheduling, timers, power and
-services up to Windows Server 2008 R2. `--check` exits 1 above a minute of CPU time.
+Sixteen programs, each in a session of its own, have 125 threads that set a dispatcher object, compute for 8
+ms on average, post work to the program's thread pool, and wait for about 100 ms by a timer with a
+tolerance. Half of the programs know of the four processor groups. On is everything that came to scheduling,
+timers, power and services up to Windows Server 2008 R2. `--check` exits 1 above a minute of CPU time.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ start or to stop.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -115,12 +115,14 @@ class ServiceTriggers:
         return False if self.triggers and task.kind == "service" and task.name in self.left_out else None
 
     @hookimpl
-    def services_started(self, machine: Machine) -> None:
+    def services_started(self, machine: Machine, services: Sequence[Service]) -> None:
         """What is true already when the system starts counts as an event."""
-        if not self.triggers or not self.at_boot:
+        if not self.at_boot:
             return
         now = machine.engine.now
-        for service in self._services:
+        for service in services:
+            if service not in self._queues:
+                continue
             for trigger in service.triggers:
                 for data in machine.system_events.present(trigger.provider):
                     if trigger.accepts(data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import pytest
@@ -34,8 +34,8 @@ class Watcher:
         return False if service.name == "not this one" else None
 
     @hookimpl
-    def services_started(self, machine: Machine) -> None:
-        self._started.extend(name for name, each in machine.services.all.items() if each.state != STOPPED)
+    def services_started(self, services: Sequence[Service]) -> None:
+        self._started.extend(each.name for each in services if each.state != STOPPED)
 
 
 def until_told(service: Service) -> Generator[Request, Any, None]:
@@ -85,6 +85,9 @@ def test_which_start_with_the_system() -> None:
         machine.services.create(name, until_told, start=start)  # type: ignore[arg-type]
     machine.services.start_system()
     assert watcher._started == ["a"]
+    machine.services.create("later", until_told)
+    machine.services.start_system()
+    assert watcher._started == ["a", "later"]
     services = machine.services
     assert services.start(services.all["c"]) == scm.SERVICE_DISABLED
     assert services.start(services.all["a"]) == scm.SERVICE_ALREADY_RUNNING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ntlab.hooks.markers import hookspec, observer
@@ -29,8 +30,11 @@ def service_starts_at_boot(service: Service) -> bool | None:
 
 
 @observer
-def services_started(machine: Machine) -> None:
-    """The system has begun to start its services. 2003: nobody listens."""
+def services_started(machine: Machine, services: Sequence[Service]) -> None:
+    """The system has begun to start its services: `services` are all that take part, started or not.
+
+    Called when it comes up, and again for those that workloads register later. 2003: nobody listens.
+    """
 
 
 @observer

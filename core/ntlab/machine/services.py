@@ -142,7 +142,7 @@ class Services:
         self.all: dict[str, Service] = {}
         self._process: Process | None = None
         self._changed = machine.hooks.service_changed
-        self._started = False
+        self._registered = 0  # how many there were when the system came up
         self._waiting: list[Service] = []  # for services that they need
         tracer = machine.tracer
         self._trace_change = tracer.emitter(STATUS_CHANGE)
@@ -188,12 +188,11 @@ class Services:
         return service
 
     def start_system(self) -> None:
-        """The system has come up: start what starts with it. Raises UserError for services that need what
-        there is not, or each other."""
-        if self._started:
-            raise SimulationError("services are started with the system twice")
-        self._started = True
-        for service in self.all.values():
+        """The system has come up: start what starts with it, of all that has been registered since this was
+        called before. Raises UserError for services that need what there is not, or each other."""
+        new = list(self.all.values())[self._registered :]
+        self._registered = len(self.all)
+        for service in new:
             for need in service.needs:
                 if need not in self.all:
                     raise UnknownNameError("service", need, self.all, where=f"needs of {service.name!r}")
@@ -203,14 +202,14 @@ class Services:
             cycle = " needs ".join(repr(name) for name in reversed(error.args[1]))
             raise UserError(f"services need each other: {cycle}", expected="no cycle") from None
         ask = self.machine.hooks.service_starts_at_boot
-        for service in self.all.values():
+        for service in new:
             if service.start_type == "disabled":
                 continue
             starts = ask(service) if ask is not None else None
             if service.start_type == "auto" if starts is None else starts:
                 self.start(service)
         if self.machine.hooks.services_started is not None:
-            self.machine.hooks.services_started(self.machine)
+            self.machine.hooks.services_started(self.machine, new)
 
     # -- start and stop --------------------------------------------------------------------------------------
 

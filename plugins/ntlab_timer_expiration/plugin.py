@@ -6,7 +6,7 @@ from typing import Literal
 
 from ntlab import hookimpl, option, plugin, state
 from ntlab.machine import Machine, SpinLock
-from ntlab_timer_expiration.workloads import Saturated, Sessions
+from ntlab_timer_expiration.workloads import Saturated, Sessions, Virtual
 
 
 @plugin(
@@ -16,7 +16,7 @@ from ntlab_timer_expiration.workloads import Saturated, Sessions
     ledger=("P1",),
     requires=("ws2003",),
     before=("enlightened_spinlocks",),  # where nobody waits for a lock, nobody spins long
-    workloads=(Saturated, Sessions),
+    workloads=(Saturated, Sessions, Virtual),
     neutral={"timer_locks": 0},
 )
 class TimerExpiration:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from ntlab import Duration, Metric, Share, UserError, option, state, workload
+from ntlab import Duration, Metric, Share, Size, UserError, option, state, workload
 from ntlab.machine import (
     Acquire,
     Compute,
@@ -25,7 +25,7 @@ from ntlab.machine import (
     Timer,
     WaitForTimer,
 )
-from ntlab.quantities import MILLISECOND, SECOND
+from ntlab.quantities import MIB, MILLISECOND, SECOND
 
 PARTS_OF_A_TICK = 8
 
@@ -70,9 +70,9 @@ class _User:
     )
 
     _machine: Machine = attrs.field(init=False, repr=False, eq=False)
-    _waits: list[tuple[int, int]] = state(
-        list
-    )  # when an operation asked for its lock, and how long it waited
+    waits: list[tuple[int, int]] = state(list)
+    """When each operation asked for its lock, and how long it waited, ns."""
+
     _expired: int = state(int)  # on the tick
     _popularity: list[float] = state(list)
     _before: tuple[int, int, int] = state(
@@ -118,9 +118,7 @@ class _User:
             else:
                 timer = machine.timers.create(Dpc("Session", self._count))
             processor = number % len(machine.processors)
-            machine.timers.set(
-                timer, phase, period=period, tolerance=self.tolerance, processor=processor
-            )
+            machine.timers.set(timer, phase, period=period, tolerance=self.tolerance, processor=processor)
 
     def _count(self, timer: Timer) -> None:
         self._expired += 1
@@ -142,7 +140,7 @@ class _User:
             asked = engine.now
             yield request
             if request.__class__ is Acquire and asked >= self.warm_up:
-                self._waits.append((asked, engine.now - asked))
+                self.waits.append((asked, engine.now - asked))
 
     def _time(self) -> int:
         time = self._machine.engine.now - self.warm_up
@@ -157,9 +155,9 @@ class _User:
     def _measured(self, processors: int) -> list[Metric]:
         time = self._time()
         spun, held, ran = (now - before for now, before in zip(self._totals(), self._before, strict=True))
-        waits = sorted(wait for _, wait in self._waits) or [0]
+        waits = sorted(wait for _, wait in self.waits) or [0]
         tick = self._machine.scheduler.policy.tick
-        first = sum(wait for asked, wait in self._waits if asked % tick < tick // PARTS_OF_A_TICK)
+        first = sum(wait for asked, wait in self.waits if asked % tick < tick // PARTS_OF_A_TICK)
         return [
             Metric("busy", ran / (time * processors)),
             Metric("spinning_share", spun / (time * processors)),
@@ -179,7 +177,7 @@ class _User:
         parts = 4 * PARTS_OF_A_TICK
         tick = machine.scheduler.policy.tick
         total, longest = [0] * parts, [0] * parts
-        for asked, wait in self._waits:
+        for asked, wait in self.waits:
             part = asked % tick * parts // tick
             total[part] += wait
             longest[part] = max(longest[part], wait)
@@ -255,6 +253,48 @@ class Saturated(_User):
             Metric("users", rate / of_a_user),
             Metric("operation_rate", rate, "1/s"),
             *self._measured(self.processors or len(machine.processors)),
+        ]
+
+
+@workload(
+    name="virtual", summary="Terminal servers as child partitions, each with sessions to serve all the time."
+)
+class Virtual(Saturated):
+    """`processors` are the virtual ones of each partition, 0 for as many as the host has."""
+
+    owner = "timer_expiration.virtual"
+
+    partitions: int = option(default=3, help="How many terminal servers.", minimum=1)
+    memory: Size = option(default=Size(128 * MIB), help="Memory of each.", minimum=MIB)
+
+    _servers: list[tuple[Saturated, Machine]] = state(list)
+
+    def start(self, machine: Machine) -> None:
+        self._machine = machine
+        options = [field.name for field in attrs.fields(Saturated) if "ntlab" in field.metadata]
+        for number in range(self.partitions):
+            partition = machine.partitions.create(
+                f"server{number}", processors=self.processors or len(machine.processors), memory=self.memory
+            )
+            server = Saturated(**{name: getattr(self, name) for name in options})
+            server.start(partition.machine)
+            self._servers.append((server, partition.machine))
+
+    def measure(self, machine: Machine) -> list[Metric]:
+        """Users and operations of all; spinning as a share of the host's processors; waiting for any lock."""
+        total = dict.fromkeys(("users", "operation_rate", "spinning_share"), 0.0)
+        for server, guest in self._servers:
+            for metric in server.measure(guest):
+                if metric.name in total:
+                    total[metric.name] += metric.value
+        virtual = self.processors or len(machine.processors)
+        waits = sorted(wait for server, _ in self._servers for _, wait in server.waits) or [0]
+        return [
+            Metric("users", total["users"]),
+            Metric("operation_rate", total["operation_rate"], "1/s"),
+            Metric("spinning_share", total["spinning_share"] * virtual / len(machine.processors)),
+            Metric("lock_wait_mean", sum(waits) / len(waits), "ns"),
+            Metric("lock_wait_p999", _percentile(waits, 999), "ns"),
         ]
 
 

@@ -18,7 +18,7 @@ from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration, Share
 from ntlab.testing import boot, conformance
 from ntlab.topology import Tables
 from ntlab_timer_expiration import TimerExpiration
-from ntlab_timer_expiration.workloads import Saturated, Sessions
+from ntlab_timer_expiration.workloads import Saturated, Sessions, Virtual
 from ntlab_ws2003 import Ws2003
 
 US, MS = MICROSECOND, MILLISECOND
@@ -371,6 +371,18 @@ def machine_of(workload: Sessions) -> Machine:
     workload.start(machine)
     machine.run(100 * MS)
     return machine
+
+
+def test_servers_that_have_all_their_processors_serve_as_they_would_by_themselves() -> None:
+    baseline = Ws2003(object_hold=Duration(4 * US), timer_time=Duration(8 * US), accounting="exact")
+    host = boot(4, [baseline])
+    virtual = Virtual(partitions=2, processors=2, hold_law="exact")
+    virtual.start(host)
+    host.run(40 * MS)
+    found = {metric.name: metric.value for metric in virtual.measure(host)}
+    alone = measured(Saturated(hold_law="exact"), 2)
+    assert found["users"] == pytest.approx(2 * alone["users"], rel=0.05)
+    assert found["spinning_share"] == pytest.approx(alone["spinning_share"], abs=0.01)
 
 
 def test_threads_wait_for_the_timers_of_as_many_users_as_is_said() -> None:

@@ -68,6 +68,9 @@ class Requests:
         default=Duration(0), help="From when on the load is `step`; 0: never.", minimum=0
     )
     step: Share = option(default=Share(0.9), help="The load from `step_at` on.")
+    clock: bool = option(
+        default=False, help="Whether the clock's ticks are simulated, which wake processors that sleep."
+    )
     warm_up: Duration = option(
         default=Duration(SECOND),
         help="What is measured begins then, or at `step_at` if there is one.",
@@ -91,6 +94,8 @@ class Requests:
     _moves: int = state(int)
 
     def start(self, machine: Machine) -> None:
+        if self.clock:
+            machine.timers.start_clock()
         process = machine.create_process("requests")
         for number in range(self.tenants):
             threads: list[Thread] = []

@@ -479,3 +479,25 @@ def test_a_tick_costs_a_sleeping_core_its_exit_latency() -> None:
     assert idle.deepest == cores * (SECOND - 64 * (deep + 3_000)) - 64 * (shallow + 3_000)
     assert 0 < idle.asleep < 2 * SECOND
     assert idle.energy > 0
+
+
+def test_a_guest_has_a_clock_of_its_own_also_where_it_seldom_runs() -> None:
+    """Ticks that come while its processor does not run are one interrupt, as of a local APIC."""
+    machine = boot(1, [Costs()], hooks="checked")
+    guest = machine.partitions.create("guest", memory=1 << 20, processors=2, plugins=[Costs()])
+    seen: list[tuple[int, int]] = []
+
+    def note(timer: Timer) -> None:
+        seen.append((timer.tick, machine.engine.now))
+
+    inner = guest.machine.timers
+    inner.set(inner.create(Dpc("Note", note)), 20 * MILLISECOND, period=100 * MILLISECOND)
+    machine.create_thread(machine.create_process("hog"), bursts(*[40 * MILLISECOND] * 20), priority=15)
+    machine.run(2 * SECOND)
+    machine.check()
+    ticks = [tick for tick, _ in seen]
+    assert ticks == sorted(set(ticks))
+    assert all(tick <= now for tick, now in seen)
+    assert inner.taken[0] + inner.made_up[0] in (inner.ticks, inner.ticks - 1)
+    assert inner.made_up[0] > 0  # while the host's thread ran
+    assert len(seen) > 10

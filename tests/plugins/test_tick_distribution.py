@@ -169,6 +169,7 @@ def test_nobody_makes_up_for_ticks_where_all_get_them() -> None:
             {"tick_distribution.ticks": "all"},
             {"tick-distribution-power", "tick-distribution-power-deepest", "tick-distribution-power-package"},
         ),
+        ("tick-distribution-parking", {"tick_distribution.ticks": "all"}, {"tick-distribution-parking"}),
         (
             "tick-distribution-keeper",
             {"tick_distribution.ticks": "all"},

@@ -224,6 +224,43 @@ def test_drivers_and_programs_fare_alike(function: str) -> None:
     assert (got["working_ticks"], got["expirations"], got["outside"]) == (4, 100, 0)
 
 
+@pytest.mark.skipif("tick_distribution" not in installed().names(), reason="it needs tick_distribution")
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 500), st.integers(40, 600), st.integers(0, 300)),
+        min_size=1,
+        max_size=10,
+    )
+)
+def test_with_ticks_for_those_awake_no_timer_is_outside_either(
+    wanted: list[tuple[int, int, int, int]],
+) -> None:
+    """Both plugins, four tables: each timer expires at the very ticks at which it does alone in one table."""
+
+    def ticks(*plugins: object) -> list[list[int]]:
+        machine = boot(4, [Ws2003(), *plugins, TimerCoalescing()], hooks="checked")
+        seen: list[list[int]] = [[] for _ in wanted]
+        for found, (processor, due, period, tolerance) in zip(seen, wanted, strict=True):
+
+            def note(timer: Timer, found: list[int] = found) -> None:
+                found.append(timer.tick)
+                assert timer.due <= timer.tick <= tick_from(timer.due + timer.tolerance)
+
+            machine.timers.set(
+                machine.timers.create(Dpc("Note", note)),
+                due * MILLISECOND,
+                period=period * MILLISECOND,
+                tolerance=min(period, tolerance) * MILLISECOND,
+                processor=processor,
+            )
+        machine.run(2 * SECOND + MILLISECOND)
+        machine.check()
+        return seen
+
+    assert ticks(installed().plugin("tick_distribution").info.cls()) == ticks()
+
+
 # -- the claims without what they are about ---------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import pickle
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import tomli_w
 
 import ntlab
+from distributions import TOY
 from ntlab.errors import PluginError, SimulationError, UnknownNameError, UserError
 from ntlab.hooks import hookimpl, implementations
 from ntlab.lab import api, runner, workers
@@ -23,7 +24,8 @@ from ntlab.lab.experiment import find_experiment, resolve
 from ntlab.lab.registry import installed
 from ntlab.lab.results import Result
 from ntlab.lab.runner import HOOKS_VARIABLE, Run, hooks_mode, jobs_of
-from ntlab.plugin import option, plugin, renewed
+from ntlab.machine import Machine
+from ntlab.plugin import Metric, option, plugin, renewed
 from ntlab.testing import boot
 from ntlab.topology import load
 
@@ -139,6 +141,38 @@ def test_a_plugin_that_raises_is_named_with_its_hook(
 def test_a_workload_that_measures_nonsense_is_named() -> None:
     with pytest.raises(PluginError, match=r"'toy_base': .*toy_base.runners' measured 'switches' as nan"):
         ntlab.run("toy-turns", set={"workload.nonsense": True})
+
+
+@plugin(name="meter", summary="Measures as well as the workload.", release=None)
+class Meter:
+    measured: str = option(default="threads", help="Under which name; under none, it is no metric.")
+
+    def measure(self, machine: Machine) -> Iterator[Metric | None]:
+        yield Metric(self.measured, len(machine.threads)) if self.measured else None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("threads", None),
+        ("last_end", "plugin 'meter': it measures 'last_end', as others do"),
+        ("", "plugin 'meter': 'meter' measured None; expected a Metric"),
+    ],
+)
+def test_a_plugin_may_measure_beside_the_workload(
+    name: str, told: str | None, tmp_path: Path, installed_only: Callable[..., None]
+) -> None:
+    installed_only(TOY, Meter)
+    file = tmp_path / "measured.toml"
+    meter = f'{{ measured = "{name}" }}'
+    file.write_text(RAISES.replace('toy_raiser = { where = "WHERE" }', f"meter = {meter}"))
+    if told is None:
+        (run,) = ntlab.run(file).runs
+        assert (run.metrics["threads"], run.units["threads"]) == (0, "1")
+        assert "last_end" in run.metrics
+    else:
+        with pytest.raises(PluginError, match=told):
+            ntlab.run(file)
 
 
 def test_a_claim_of_an_unknown_metric_is_told_after_the_first_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ntlab
 from ntlab import Duration, Rate, Share, Size, option, plugin, state
 from ntlab.errors import UnknownNameError, UserError
 from ntlab.lab.options import (
@@ -30,6 +32,22 @@ TOP = Place("here.toml", ("plugins", "example"))
 class Bank:
     size: Size
     speed: Rate | None = None
+
+
+def test_a_file_of_a_users_own_is_read_as_strictly_as_an_experiment(tmp_path: Path) -> None:
+    file = tmp_path / "bank.toml"
+    file.write_text('size = "4 KiB"')
+    assert ntlab.read_options(file, Bank) == Bank(size=Size(4096))
+    for text, told in (
+        ("size = 4096", "bank.toml: size: 4096 is not a size"),
+        ('size = "4 KiB"\nsped = 3', "bank.toml: unknown key 'sped'.*'speed'"),
+        ("size = ", "bank.toml: is not valid TOML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=told):
+            ntlab.read_options(file, Bank)
+    with pytest.raises(UserError, match=r"none.toml: cannot be read"):
+        ntlab.read_options("none.toml", Bank)
 
 
 @plugin(name="example", summary="Every type of option.", release="ws2003")

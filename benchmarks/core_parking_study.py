@@ -1,0 +1,253 @@
+"""What core parking costs: runs the study of docs/core-parking.md, and draws its figures.
+
+    python benchmarks/core_parking_study.py run RESULTS [--machine FILE.xml] [--jobs N]
+    python benchmarks/core_parking_study.py draw RESULTS docs
+
+`run` takes half an hour: sweeps of core-parking-study.toml over loads and machines, and over the length of
+requests. `draw` writes what came out as a table (.csv) and figures (.svg); it needs nothing but Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ntlab
+from ntlab.lab.statistics import Estimate, estimate
+from ntlab.quantities import parse_duration, parse_share
+
+EXPERIMENT = Path(__file__).with_name("core-parking-study.toml")
+MACHINES = {"xeon-2s": "2 nodes", "nehalem-2s": "2 nodes, hyper-threads", "opteron-4s": "4 nodes, C1 only"}
+LOADS = ("5 %", "10 %", "20 %", "30 %", "40 %", "50 %", "60 %", "75 %", "90 %")
+SERVICES = ("200 us", "500 us", "1 ms", "2 ms", "5 ms", "20 ms")
+LENGTH_LOADS = ("10 %", "25 %")
+ARMS = {
+    "off": "#888888",
+    "default": "#1b6ca8",
+    "override": "#2a9d5c",
+    "strict": "#c8553d",
+    "eager": "#8e5bb5",
+}
+KEPT = ("power", "joules", "mean", "p99", "remote_share", "latency", "refill", "parked", "package_sleep")
+
+
+def run(store: Path, machine: str | None, jobs: int) -> None:
+    machines = [*MACHINES, *([machine] if machine else [])]
+    ntlab.sweep(EXPERIMENT, {"workload.load": LOADS, "hardware": machines}, out=store, jobs=jobs)
+    by_length = {"workload.service": SERVICES, "workload.load": LENGTH_LOADS, "hardware": ["xeon-2s"]}
+    ntlab.sweep(EXPERIMENT, by_length, out=store, jobs=jobs)
+
+
+# -- what came out ---------------------------------------------------------------------------------------
+
+Key = tuple[str, str, str, str]
+"""Machine, load, length of requests, arm."""
+Found = dict[Key, dict[int, dict[str, float]]]
+"""The metrics by key and seed."""
+
+
+def read(store: Path) -> Found:
+    """What is in the store of a sweep."""
+    found: Found = defaultdict(dict)
+    file = next(store.glob("*.sweep.sqlite"))
+    with sqlite3.connect(file) as base:
+        columns = {row[0] for row in base.execute("SELECT name FROM pragma_table_info('results')")}
+        service = '"workload.service"' if "workload.service" in columns else "NULL"
+        names = ", ".join(f'"{name}"' for name in KEPT)
+        query = f'SELECT hardware, "workload.load", {service}, arm, seed, {names} FROM results'
+        for machine, load, length, arm, seed, *values in base.execute(query):
+            key = Path(machine).stem, load, length or "1 ms", arm
+            found[key][seed] = dict(zip(KEPT, values, strict=True))
+    return found
+
+
+def value(found: Found, key: Key, name: str, factor: float, ratio: bool) -> Estimate | None:
+    """A metric over the seeds, times `factor`; `ratio`: over that without parking, seed by seed."""
+    runs, base = found.get(key), found.get((*key[:3], "off"))
+    if not runs or not base:
+        return None
+    return estimate([factor * run[name] / (base[seed][name] if ratio else 1) for seed, run in runs.items()])
+
+
+def table(found: Found, file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(["machine", "load", "service", "arm", "seeds", *KEPT])
+        arms = list(ARMS)
+        for key in sorted(
+            found, key=lambda key: (key[0], parse_duration(key[2]), parse_share(key[1]), arms.index(key[3]))
+        ):
+            runs = found[key].values()
+            means = [f"{sum(run[name] for run in runs) / len(runs):.6g}" for name in KEPT]
+            rows.writerow([*key, len(runs), *means])
+
+
+# -- figures ---------------------------------------------------------------------------------------------
+
+Points = list[tuple[float, Estimate]]
+WIDE, HIGH, LEFT, TOP, GAP = 200, 130, 62, 64, 34
+
+
+class Axis(NamedTuple):
+    """Where on a panel each setting is, 0 to 1, and which of them are labelled."""
+
+    places: dict[str, float]
+    labels: Sequence[str]
+
+
+class Panel:
+    """One diagram: lines with whiskers, the 95 % intervals."""
+
+    def __init__(self, title: str, unit: str, ticks: Sequence[tuple[float, str]]) -> None:
+        self.title = title
+        self.unit = unit
+        self.ticks = ticks
+        self.lines: dict[str, Points] = {}
+
+    def draw(self, x: float, y: float, low: float, high: float) -> Iterable[str]:
+        def at(place: float, number: float) -> tuple[float, float]:
+            inside = min(max(number, low), high)
+            return x + place * WIDE, y + HIGH - (inside - low) / (high - low) * HIGH
+
+        yield f'<rect x="{x}" y="{y}" width="{WIDE}" height="{HIGH}" class="frame"/>'
+        if self.title:
+            yield f'<text x="{x + WIDE / 2}" y="{y - 8}" class="title">{self.title}</text>'
+        for number in _steps(low, high):
+            _, level = at(0, number)
+            yield f'<line x1="{x}" x2="{x + WIDE}" y1="{level:.1f}" y2="{level:.1f}" class="grid"/>'
+            yield f'<text x="{x - 5}" y="{level + 3.5:.1f}" class="left">{number:g}{self.unit}</text>'
+        for place, label in self.ticks:
+            across, _ = at(place, low)
+            yield f'<text x="{across:.1f}" y="{y + HIGH + 14}" class="below">{label}</text>'
+        for arm, points in self.lines.items():
+            colour = ARMS[arm]
+            path = " ".join("{:.1f},{:.1f}".format(*at(place, each.mean)) for place, each in points)
+            yield f'<polyline points="{path}" stroke="{colour}"/>'
+            for place, each in points:
+                (across, mean), (_, top), (_, bottom) = (
+                    at(place, y) for y in (each.mean, each.high, each.low)
+                )
+                ends = f'x1="{across:.1f}" x2="{across:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"'
+                yield f'<line {ends} stroke="{colour}" class="whisker"/>'
+                yield f'<circle cx="{across:.1f}" cy="{mean:.1f}" r="2" fill="{colour}"/>'
+
+
+def _steps(low: float, high: float) -> list[float]:
+    """Three to six round numbers."""
+    sizes = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+    step = next(size for size in sizes if (high - low) / size <= 6)
+    first = -int(-low // step)
+    return [round(number * step, 6) for number in range(first, int(high // step) + 1)]
+
+
+def figure(rows: list[tuple[str, list[Panel]]], below: str, file: Path) -> None:
+    """Panels in rows; those of a row share their scale."""
+    width = LEFT + max(len(panels) for _, panels in rows) * (WIDE + GAP + 22)
+    height = TOP + len(rows) * (HIGH + 2 * GAP)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">',
+        "<style>text{font:11px sans-serif;fill:#333}.title{text-anchor:middle;font-weight:bold}"
+        ".left{text-anchor:end}.below{text-anchor:middle}.row{font-weight:bold}"
+        ".frame{fill:none;stroke:#999}.grid{stroke:#e4e4e4}polyline{fill:none;stroke-width:1.6}"
+        ".whisker{stroke-width:.8;opacity:.55}</style>",
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for place, (arm, colour) in enumerate(ARMS.items()):
+        x = LEFT + place * 110
+        out.append(f'<line x1="{x}" x2="{x + 22}" y1="14" y2="14" stroke="{colour}" stroke-width="2"/>')
+        out.append(f'<text x="{x + 27}" y="18">{arm}</text>')
+    for number, (label, panels) in enumerate(rows):
+        y = TOP + number * (HIGH + 2 * GAP)
+        means = [each for panel in panels for points in panel.lines.values() for _, each in points]
+        low, high = min(each.mean for each in means), max(each.mean for each in means)
+        margin = (high - low or abs(high) or 1) * 0.08
+        low = 0 if 0 <= low < high / 4 else low - margin
+        out.append(f'<text x="{LEFT - 44}" y="{y - (24 if number == 0 else 10)}" class="row">{label}</text>')
+        for column, panel in enumerate(panels):
+            out += panel.draw(LEFT + column * (WIDE + GAP + 22), y, low, high + margin)
+    out.append(f'<text x="{width / 2}" y="{height - 18}" class="below">{below}</text></svg>')
+    file.write_text("\n".join(out) + "\n", encoding="utf-8")
+
+
+ROWS = [
+    ("energy a request, % of that without parking", "joules", "%", 100, True),
+    ("99th percentile of responses, % of that without parking", "p99", "%", 100, True),
+    ("remote accesses", "remote_share", "%", 100, False),
+    ("refilling caches, us a request", "refill", "", 0.001, False),
+]
+
+
+def draw(store: Path, folder: Path) -> None:
+    found = read(store)
+    table(found, folder / "core-parking.csv")
+    names = list(dict.fromkeys(key[0] for key in found))
+    titles = MACHINES | {name: "a real one, 4 nodes" for name in names if name not in MACHINES}
+    by_load = Axis(
+        {load: 0.03 + float(parse_share(load)) for load in LOADS}, ("5 %", "20 %", "40 %", "60 %", "90 %")
+    )
+    columns = {
+        f"{machine}: {title}" if machine in MACHINES else title: (lambda load, m=machine: (m, load, "1 ms"))
+        for machine, title in titles.items()
+    }
+    panels(found, by_load, columns, ROWS, "load, part of all processors", folder / "core-parking-load.svg")
+    by_length = Axis(
+        {length: 0.04 + 0.92 * n / (len(SERVICES) - 1) for n, length in enumerate(SERVICES)}, SERVICES
+    )
+    columns = {
+        f"xeon-2s, load {load}": (lambda length, load=load: ("xeon-2s", load, length))
+        for load in LENGTH_LOADS
+    }
+    panels(
+        found,
+        by_length,
+        columns,
+        ROWS[:3],
+        "mean time of a request alone",
+        folder / "core-parking-length.svg",
+    )
+
+
+def panels(
+    found: Found,
+    axis: Axis,
+    columns: dict[str, Callable[[str], tuple[str, str, str]]],
+    metrics: list[tuple[str, str, str, float, bool]],
+    below: str,
+    file: Path,
+) -> None:
+    """A figure with a row for each metric and a column for each machine or load."""
+    rows = []
+    for number, (label, name, unit, factor, ratio) in enumerate(metrics):
+        row = []
+        for title, key in columns.items():
+            panel = Panel(
+                title if not number else "", unit, [(axis.places[each], each) for each in axis.labels]
+            )
+            for arm in ARMS:
+                if not (ratio and arm == "off"):
+                    values = {at: value(found, (*key(at), arm), name, factor, ratio) for at in axis.places}
+                    panel.lines[arm] = [(axis.places[at], each) for at, each in values.items() if each]
+            row.append(panel)
+        rows.append((label, row))
+    figure(rows, below, file)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "draw"))
+    parser.add_argument("results", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs"))
+    parser.add_argument("--machine", help="one machine more, as a file")
+    parser.add_argument("--jobs", type=int, default=1)
+    given = parser.parse_args()
+    if given.what == "run":
+        run(given.results, given.machine, given.jobs)
+    else:
+        draw(given.results, given.folder)

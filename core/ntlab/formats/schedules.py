@@ -140,11 +140,14 @@ def read_schedule(path: str | Path, *, until: int = 0) -> Recording:
     cannot be read or in which no thread ran.
     """
     building = _Building()
-    for event in read_events(path):
-        if until and not building.within(event, until):
-            break
-        building.add(event)
-    recording = building.finished()
+    try:
+        for event in read_events(path):
+            if until and not building.within(event, until):
+                break
+            building.add(event)
+        recording = building.finished()
+    except OverflowError:
+        raise UserError("times are hundreds of years apart", where=str(path)) from None
     if not any(thread.ran for thread in recording.threads):
         raise UserError(
             "no thread ran", where=str(path), expected="a recording with switches between threads"
@@ -279,10 +282,12 @@ class _Building:
             return
         thread = self._thread(event.tid)
         if thread.index < 0:
-            self._begin(thread, event.time, self._wake(event.waker, event.time, event.time - self._first))
+            waited = max(0, event.time - self._first)
+            self._begin(thread, event.time, self._wake(event.waker, event.time, waited))
             thread.ready = event.time
         elif thread.ready < 0 and thread.blocked is not False:
-            self._wait(thread, event.waker, event.time, event.time - thread.last)
+            # Clocks of processors may differ a little.
+            self._wait(thread, event.waker, event.time, max(0, event.time - thread.last))
 
     def _wait(self, thread: _Thread, waker: int, time: int, waited: int) -> None:
         """A thread waited so long and was woken at `time`."""
@@ -391,12 +396,16 @@ class _Switches:
 # -- perf sched timehist -------------------------------------------------------------------------------------
 
 _TIMEHIST_HEADER = re.compile(r"\s*time\s+cpu\s")
-_ROW = re.compile(r"\s*(\d+)\.(\d{6}) \[(\d+)\] +(.*)", re.ASCII)
-_TIMES = re.compile(r"(.*?) +(\d+)\.(\d{3}) +(\d+)\.(\d{3}) +(\d+)\.(\d{3})(?: |$)(.*)", re.ASCII)
-_TASK = re.compile(r"(.*)\[(-?\d+)(?:/(-?\d+))?\]", re.ASCII)
-_NAMELESS = re.compile(r":(\d+)", re.ASCII)
-_LOST = re.compile(r"\s*\d+\.\d{6} lost (\d+) events on cpu \d+", re.ASCII)
-_TOTAL = re.compile(r"\s*(.*\[\d+(?:/\d+)?\]) +(-?\d+) +(\d+) +(\d+)\.(\d{3}) .*", re.ASCII)
+_ROW = re.compile(r"\s*(\d{1,12})\.(\d{6}) \[(\d{1,12})\] +(.*)", re.ASCII)
+_TIMES = re.compile(
+    r"(.*?) +(\d{1,12})\.(\d{3}) +(\d{1,12})\.(\d{3}) +(\d{1,12})\.(\d{3})(?: |$)(.*)", re.ASCII
+)
+_TASK = re.compile(r"(.*)\[(-?\d{1,12})(?:/(-?\d{1,12}))?\]", re.ASCII)
+_NAMELESS = re.compile(r":(\d{1,12})", re.ASCII)
+_LOST = re.compile(r"\s*\d{1,12}\.\d{6} lost (\d{1,12}) events on cpu \d{1,12}", re.ASCII)
+_TOTAL = re.compile(
+    r"\s*(.*\[\d{1,12}(?:/\d{1,12})?\]) +(-?\d{1,12}) +(\d{1,12}) +(\d{1,12})\.(\d{3}) .*", re.ASCII
+)
 _SUMMARY = ("Runtime summary", "Wait-time summary")
 A_ROW = "a row of perf sched timehist"
 
@@ -442,7 +451,7 @@ class _Timehist:
         task, rest, priority = times[1].strip(), times[8], None
         if self._prio:
             task, _, number = task.rpartition(" ")
-            changed = re.fullmatch(r"(?:-?\d+->)?(-?\d+)", number, re.ASCII)
+            changed = re.fullmatch(r"(?:-?\d{1,12}->)?(-?\d{1,12})", number, re.ASCII)
             if changed is None:
                 raise self._lines.wrong("the priority of a thread")
             priority = int(changed[1])
@@ -484,21 +493,26 @@ class _Timehist:
 
 # -- perf script, and ftrace ---------------------------------------------------------------------------------
 
-_PLACE = r"(?P<seconds>\d+)\.(?P<fraction>\d{6,9}): +(?:\d+ +)?(?:sched:)?(?P<event>[\w-]+):\s*(?P<fields>.*)"
+_PLACE = (
+    r"(?P<seconds>\d{1,12})\.(?P<fraction>\d{6,9}): +(?:\d{1,12} +)?(?:sched:)?"
+    r"(?P<event>[\w-]+):\s*(?P<fields>.*)"
+)
 _RECORD = re.compile(
     rf"""\s*(?:
-    (?P<name>\S.*?)\ +(?P<first>-?\d+)(?:/(?P<second>-?\d+))?\ +\[(?P<cpu>\d+)\]\ +   # perf script
-    | .+-(?P<tid>\d+)\ +(?:\([-\ \d]+\)\ +)?\[(?P<processor>\d+)\]\ +(?:(?P<flags>\S{{4,6}})\ +)?
+    (?P<name>\S.*?)\ +(?P<first>-?\d{{1,12}})(?:/(?P<second>-?\d{{1,12}}))?\ +\[(?P<cpu>\d{{1,12}})\]\ +
+    | .+-(?P<tid>\d{{1,12}})\ +(?:\([-\ \d]+\)\ +)?\[(?P<processor>\d{{1,12}})\]\ +
+      (?:(?P<flags>\S{{4,6}})\ +)?  # of ftrace; above: perf script
     ){_PLACE.replace(" ", chr(92) + " ")}""",
     re.ASCII | re.VERBOSE,
 )
 _PREVIOUS = re.compile(
-    r"(?:prev_comm=(.*) prev_pid=(\d+) prev_prio=(-?\d+) prev_state=(\S+)|(.*):(\d+) \[(-?\d+)\] (\S+))"
-    r" ==> (?:next_comm=.* next_pid=|.*:)(\d+)(?: next_prio=-?\d+| \[-?\d+\])\s*",
+    r"(?:prev_comm=(.*) prev_pid=(\d{1,12}) prev_prio=(-?\d{1,12}) prev_state=(\S+)"
+    r"|(.*):(\d{1,12}) \[(-?\d{1,12})\] (\S+))"
+    r" ==> (?:next_comm=.* next_pid=|.*:)(\d{1,12})(?: next_prio=-?\d{1,12}| \[-?\d{1,12}\])\s*",
     re.ASCII,
 )
-_WOKEN = re.compile(r"(?:comm=.* pid=(\d+) prio=.*|.*:(\d+) \[-?\d+\].*)", re.ASCII)
-_CHILD = re.compile(r".*child_pid=(\d+)", re.ASCII)
+_WOKEN = re.compile(r"(?:comm=.* pid=(\d{1,12}) prio=.*|.*:(\d{1,12}) \[-?\d{1,12}\].*)", re.ASCII)
+_CHILD = re.compile(r".*child_pid=(\d{1,12})", re.ASCII)
 _WAKING = {"sched_waking", "sched_wakeup", "sched_wakeup_new"}
 _FRAME = re.compile(r"\s+[0-9a-f]+ .*|=> .*", re.ASCII)
 _IN_INTERRUPT = frozenset("hHsZz")
@@ -521,7 +535,9 @@ class _Tracepoints:
             found = _RECORD.fullmatch(line)
             if found is not None:
                 yield from self._event(found)
-            elif (lost := re.fullmatch(r"CPU:\d+ \[LOST (\d+) EVENTS\]", line, re.ASCII)) is not None:
+            elif (
+                lost := re.fullmatch(r"CPU:\d{1,12} \[LOST (\d{1,12}) EVENTS\]", line, re.ASCII)
+            ) is not None:
                 yield Lost(int(lost[1]))
             elif line and not line.startswith("#") and not _FRAME.fullmatch(line):
                 raise self._lines.wrong(A_RECORD)
@@ -619,9 +635,9 @@ class _Json:
             if self._closed:
                 try:
                     sample, end = self._decoder.raw_decode(self._text)
-                except json.JSONDecodeError as error:
+                except ValueError as error:
                     if len(self._text) > LONGEST_SAMPLE:
-                        raise self._lines.wrong("a sample", f"no JSON: {error.msg}") from None
+                        raise self._lines.wrong("a sample", f"no JSON: {error}") from None
                 else:
                     if not isinstance(sample, list):
                         raise self._lines.wrong("a sample", repr(sample)[:60])

@@ -303,6 +303,16 @@ def test_a_line_that_is_wrong_is_named(tmp_path: Path, text: str, line: int, fou
     assert "\n" not in message
 
 
+def test_clocks_of_processors_may_differ_a_little(tmp_path: Path) -> None:
+    lines = perf_script(EVENTS, NAMES).splitlines()
+    lines[8] = lines[8].replace("34339.000430000", "34339.000190000")  # 8 is woken before it waits, by clock
+    recording = read_schedule(write(tmp_path, "\n".join(lines)))
+    assert told(recording)[8][2][3] == ("wait", 0, 9)  # type: ignore[index]
+    far = [("switch", 0, 0, 0, "R", 8), ("switch", 999_999_999_999 * 10**9, 0, 8, "S", 0)]
+    with pytest.raises(UserError, match="recording: times are hundreds of years apart"):
+        read_schedule(write(tmp_path, perf_script(far, NAMES)))
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: cannot be read: No such file"):
         read_schedule(tmp_path / "nowhere")

@@ -327,6 +327,7 @@ def test_who_only_listens_changes_nothing(processors: int) -> None:
     assert alone.tracer.digest() == watched.tracer.digest()
     assert alone.engine.now == watched.engine.now
     assert tracker.outcomes(watched)[0].durations
+    assert watched.release == alone.release == "ws2003"
 
 
 def test_probes_cost_what_they_are_said_to() -> None:

@@ -17,7 +17,7 @@ BURST = 10 * MILLISECOND
 class Hogs:
     """Process i has `threads[i]` threads. Where they know of groups, they spread themselves over them."""
 
-    threads: tuple[int, ...] = option(default=(256,), help="Threads of each process.")
+    threads: tuple[int, ...] = option(default=(4, 4), help="Threads of each process.")
     aware: bool = option(
         default=False, help="Whether the threads of a process move to all groups, one after the other."
     )

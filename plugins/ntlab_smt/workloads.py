@@ -12,7 +12,6 @@ from ntlab.machine import (
     Compute,
     Footprint,
     Machine,
-    Process,
     Processor,
     Request,
     Reuse,
@@ -22,6 +21,7 @@ from ntlab.machine import (
 )
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import KIB, MICROSECOND, MILLISECOND, SECOND, Duration, Size
+from ntlab.topology import members
 
 GAP = MILLISECOND
 """Between two rounds, so that all processors are idle when the next one begins."""
@@ -55,9 +55,7 @@ class Watch:
     def __init__(self, machine: Machine, cores: Sequence[int]) -> None:
         self.machine = machine
         self.misplaced = 0
-        self._core_of = {
-            i: core for core, mask in enumerate(cores) for i in range(mask.bit_length()) if mask >> i & 1
-        }
+        self._core_of = {i: core for core, mask in enumerate(cores) for i in members(mask)}
         self._busy = [0] * len(cores)
         self._since = 0
         machine.scheduler.watch_switches(self._switched)
@@ -77,25 +75,26 @@ class Watch:
 
 
 class _OnCores:
-    """What runs on the first cores of a machine: `masks` of their processors, and their numbers, `places`."""
+    """A process that runs on the first `cores` of a machine, or on all that it may (0).
 
-    def __init__(self, machine: Machine, cores: int, where: str) -> None:
+    `masks` are of their processors, and `places` those processors' numbers.
+    """
+
+    def __init__(self, machine: Machine, name: str, cores: int) -> None:
         whole = [mask for mask in machine.tables.core_mask if mask]
         if cores > len(whole):
-            raise UserError(f"{cores} cores", where=where, expected=f"at most {len(whole)}")
-        self.masks = whole[: cores or len(whole)]
-        self.places = [i for mask in self.masks for i in range(mask.bit_length()) if mask >> i & 1]
+            raise UserError(f"{cores} cores", where=f"smt.{name}.cores", expected=f"at most {len(whole)}")
+        self.process = machine.create_process(name, affinity=sum(whole[:cores]) or None)
+        self.masks = [mask for mask in whole if mask & self.process.affinity]
+        self.places = [i for mask in self.masks for i in members(mask)]
         self.watch = Watch(machine, self.masks)
-
-    def process(self, machine: Machine, name: str) -> Process:
-        return machine.create_process(name, affinity=sum(self.masks))
 
 
 @workload(name="hogs", summary="Threads that wake up together and compute, on random ideal processors.")
 class Hogs:
     """In each round all threads wake up at once, each with a new ideal processor, and compute to its end."""
 
-    threads: int = option(default=4, help="How many threads compute.", minimum=1)
+    threads: int = option(default=0, help="How many threads compute; 0: one a core.", minimum=0)
     cores: int = option(default=0, help="On how many cores, the first ones; 0: on all.", minimum=0)
     burst: Duration = option(
         default=Duration(5 * MILLISECOND), help="Work of a thread between two looks at the clock.", minimum=1
@@ -107,22 +106,24 @@ class Hogs:
     _done: Counter[int] = state(Counter)  # bursts in each round
 
     def start(self, machine: Machine) -> None:
-        on = _OnCores(machine, self.cores, "smt.hogs.cores")
-        if self.threads > len(on.places):
+        on = _OnCores(machine, "hogs", self.cores)
+        threads = self.threads or len(on.masks)
+        if threads > len(on.places):
             raise UserError(
                 f"{self.threads} threads", where="smt.hogs.threads", expected=f"at most {len(on.places)}"
             )
         self._on.append(on)
         random = machine.streams.stream("smt.hogs")
-        process = on.process(machine, "hogs")
-        for k in range(self.threads):
-            machine.create_thread(process, self._program(machine, k, random, on.places))
+        for k in range(threads):
+            machine.create_thread(on.process, self._program(machine, threads, k, random, on.places))
 
-    def _program(self, machine: Machine, k: int, random: Random, places: list[int]) -> Iterator[Request]:
+    def _program(
+        self, machine: Machine, threads: int, k: int, random: Random, places: list[int]
+    ) -> Iterator[Request]:
         engine, period, number = machine.engine, GAP + self.round, 0
         while True:
             while number >= len(self._rounds):
-                self._rounds.append(random.sample(places, self.threads))
+                self._rounds.append(random.sample(places, threads))
             yield SetIdealProcessor(self._rounds[number][k])
             end = (number + 1) * period
             yield Sleep(max(0, end - self.round - engine.now))
@@ -150,7 +151,7 @@ class Bursts:
     """Each thread computes for a random time, sleeps for a random time, and wakes up with a new ideal
     processor; both times are exponential."""
 
-    threads: int = option(default=6, help="How many threads there are.", minimum=1)
+    threads: int = option(default=2, help="How many threads there are.", minimum=1)
     cores: int = option(default=0, help="On how many cores, the first ones; 0: on all.", minimum=0)
     burst: Duration = option(default=Duration(5 * MILLISECOND), help="Mean work of a burst.", minimum=1)
     pause: Duration = option(default=Duration(5 * MILLISECOND), help="Mean time asleep.", minimum=1)
@@ -162,13 +163,12 @@ class Bursts:
     _before: int = state(int)  # ns misplaced before what is measured
 
     def start(self, machine: Machine) -> None:
-        on = _OnCores(machine, self.cores, "smt.bursts.cores")
+        on = _OnCores(machine, "bursts", self.cores)
         self._on.append(on)
         machine.engine.at(self.warm_up, self._begin)
-        process = on.process(machine, "bursts")
         for k in range(self.threads):
             random = machine.streams.stream("smt.bursts", str(k))
-            machine.create_thread(process, self._program(machine, random, on.places))
+            machine.create_thread(on.process, self._program(machine, random, on.places))
 
     def _begin(self, _: object) -> None:
         watch = self._on[0].watch
@@ -202,7 +202,10 @@ class Bursts:
 
 @workload(name="pair", summary="Two threads that work on the same data, with ideal processors of one core.")
 class Pair:
-    """Both write to the data in turn, whoever has it; with `common` false each has its own."""
+    """Both write to the data in turn, whoever has it; with `common` false each has its own.
+
+    On a machine without hyper-threads both have the same ideal processor.
+    """
 
     data: Size = option(default=Size(32 * KIB), help="Size of the data.", minimum=1)
     work: Duration = option(
@@ -214,18 +217,14 @@ class Pair:
     _footprints: list[Footprint] = state(list)
 
     def start(self, machine: Machine) -> None:
-        tables = machine.tables
-        core = next((core for core in tables.core_processors if len(core) > 1), None)
-        if core is None:
-            raise UserError(
-                f"{tables.name} has no core of two processors", where="smt.pair", expected="hyper-threads"
-            )
         process = machine.create_process("pair")
+        there = members(process.affinity)
+        core = max((machine.tables.core_processors[i] for i in there), key=len)
         for k in range(2):
             if not k or not self.common:
                 self._footprints.append(Footprint(self.data, written=True))
             program = self._program(self._footprints[-1], k)
-            machine.create_thread(process, program, ideal=core[k])
+            machine.create_thread(process, program, ideal=core[k % len(core)])
 
     def _program(self, footprint: Footprint, k: int) -> Iterator[Request]:
         while True:

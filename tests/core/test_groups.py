@@ -66,7 +66,17 @@ def test_a_process_starts_where_its_creator_prefers() -> None:
 
 def test_where_nobody_says_which_group_it_is_the_first() -> None:
     machine = grouped(turns=False)
-    assert machine.create_process("p").affinity == machine.system_process.affinity == 3
+    assert machine.create_process("p").affinity == 3
+
+
+def test_the_kernels_own_threads_are_in_any_group() -> None:
+    machine = grouped()
+    system = machine.system_process
+    assert system.affinity == 15
+    assert machine.create_thread(system, bursts(1)).affinity == 3
+    assert machine.create_thread(system, bursts(1), ideal=2).affinity == 12
+    with pytest.raises(UserError, match="the affinity of process 'System', which has threads in 2 groups"):
+        machine.groups.set_process_affinity(system, 1)
 
 
 def test_a_thread_that_moves_takes_its_process_to_two_groups() -> None:

@@ -21,7 +21,7 @@ from ntlab.machine.threads import Compute
 from ntlab.quantities import MILLISECOND
 from ntlab.testing import boot, bursts, conformance, small_tables
 from ntlab.topology import Tables, Topology, load
-from ntlab_smt import Bursts, Hogs, Pair, Smt, aware, blind
+from ntlab_smt import Bursts, Hogs, Smt, aware, blind
 from ntlab_smt.workloads import Watch
 from ntlab_ws2003 import Ws2003
 
@@ -203,8 +203,6 @@ def test_impossible_workloads() -> None:
         Hogs(threads=5).start(machine)
     with pytest.raises(UserError, match=r"3 cores.*at most 2"):
         Bursts(cores=3).start(machine)
-    with pytest.raises(UserError, match="no core of two processors"):
-        Pair().start(boot(2))
 
 
 # -- the claims

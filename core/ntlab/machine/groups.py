@@ -2,7 +2,7 @@
 
 Plugins say by the hook `processor_groups` which groups a kernel makes. A thread is always in one of them. A
 process starts in one, and its threads in that of their creator; by moving a thread to another one a process
-comes to have threads in several:
+comes to have threads in several, as the kernel's own has:
 
     yield SetThreadGroupAffinity(1)                        the thread that runs goes to group 1
     machine.groups.set_process_affinity(process, 0b1100)   as programs say it that know of no groups
@@ -81,30 +81,30 @@ class Groups:
 
     # -- who is where --------------------------------------------------------------------------------------
 
-    @property
-    def first(self) -> int:
-        """Where the kernel's own threads run: in group 0."""
-        return self.processors(0) if self.masks else self.machine.scheduler.all_mask
-
     def for_process(self, node: int | None) -> int:
         """The processors of a new process, whose creator prefers a node or does not."""
+        if not self.masks:
+            return self.machine.scheduler.all_mask
         ask = self.machine.hooks.process_group
-        group = ask(self.machine, node) if self.masks and ask is not None else None
-        return self.first if group is None else self.processors(group)
+        group = ask(self.machine, node) if ask is not None else None
+        return self.processors(group or 0)
 
     def may_get(self, process: Process, processor: int) -> bool:
         """Whether a new processor is in a group that the process is in."""
         groups = self.spanned(process.affinity)
         return not self.masks or any(self.masks[group] >> processor & 1 for group in groups)
 
-    def for_thread(self, process: Process, creator: Thread | None) -> int:
-        """The processors of a new thread: those of its process in the group that its creator is in, or where
-        that is not told, in the first one of its process."""
+    def for_thread(self, process: Process, creator: Thread | None, ideal: int | None) -> int:
+        """The processors of a new thread: those of its process in one group.
+
+        Where it has several, that is its creator's, or else that of its ideal processor, or else the first.
+        """
         groups = self.spanned(process.affinity)
         if len(groups) < 2:
             return process.affinity
-        group = self.of(creator.affinity) if creator is not None else groups[0]
-        return process.affinity & self.masks[group]
+        if creator is not None:
+            return process.affinity & self.masks[self.of(creator.affinity)]
+        return process.affinity & self.masks[groups[0] if ideal is None else self.of(1 << ideal)]
 
     def narrowed(self, thread: Thread, mask: int) -> int:
         """What is left of a mask by which a thread is to run: a thread is in one group.
@@ -131,8 +131,8 @@ class Groups:
         """Let a thread run in a group from now on (SetThreadGroupAffinity).
 
         `mask` counts from the group's first processor; None is all. `ideal` is the new ideal processor, a
-        number of the machine; by default the old one if it is in the group, or else the first. A thread that runs
-        goes when it is next placed, one that is ready at once. Raises UserError.
+        number of the machine; by default the old one if it is in the group, or else the first. A thread that
+        runs goes when it is next placed, one that is ready at once. Raises UserError.
         """
         there = self.processors(group)
         if mask is not None:

@@ -332,7 +332,7 @@ class Machine:
         found = self.processes.get(SYSTEM_PID)
         if found is None:
             session = self.sessions.get(0) or self.create_session(0)
-            found = self._add_process(SYSTEM_PID, "System", session, 8, self.groups.first)
+            found = self._add_process(SYSTEM_PID, "System", session, 8, self.scheduler.all_mask)
         return found
 
     def _add_process(
@@ -354,7 +354,7 @@ class Machine:
         creator: Thread | None = None,
     ) -> Thread:
         """A thread, ready to run at once. `ideal` is its ideal processor (default: the release's rule);
-        it begins in its creator's processor group."""
+        of a process of several processor groups it begins in its creator's, or that of `ideal`."""
         number = process.threads_created
         process.threads_created = number + 1
         process.threads += 1
@@ -367,7 +367,7 @@ class Machine:
             thread.affinity = self._affinity(affinity, process.affinity, thread.name)
             self.groups.require_one(thread.affinity, thread.name)
         elif self.groups.masks:
-            thread.affinity = self.groups.for_thread(process, creator)
+            thread.affinity = self.groups.for_thread(process, creator, ideal)
         if ideal is None:
             if self.hooks.ideal_processor is not None:
                 ideal = self.hooks.ideal_processor(thread)

@@ -28,11 +28,11 @@ class GuardedEngine(Engine):
     def soon(self, action: Action, argument: Any = None) -> Event:
         return self.at(self.now, action, argument)
 
-    def scheduler_of(self, action: Action) -> Callable[[int, Any], Event]:
-        def after(delay: int, argument: Any) -> Event:
-            return self.after(delay, action, argument)
+    def inserter(self) -> Callable[[int, Event], Event]:
+        def insert(delay: int, event: Event) -> Event:
+            return self.after(delay, *event)
 
-        return after
+        return insert
 
     def _guarded(self, action: Action) -> Action:
         """What is called in place of an action."""

@@ -123,7 +123,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 if kind is not Sleep or thread.port is not None or request.increment:  # type: ignore[attr-defined]
                     scheduler._carry_out(processor, thread, request)
                     return scheduler._advance(processor, event)
-                sleep(request.duration, thread)  # type: ignore[attr-defined]
+                insert(request.duration, thread.alarm)  # type: ignore[attr-defined]
                 old = thread
                 old.state = WAITING
                 old.processor = None
@@ -265,14 +265,14 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     left = turn
                 if left > 0 and not processor.preempt_pending:
                     processor.stepping = False
-                    processor.plan = plan(left, processor)
+                    processor.plan = insert(left, [expired, processor])
                     return
             else:
                 scheduler._carry_out(processor, thread, request)
         delay = scheduler._advance(processor, None)
         if delay is not None:
-            processor.plan = plan(delay, processor)
+            processor.plan = insert(delay, [expired, processor])
 
     slept = scheduler._slept if asked else plain_slept
-    sleep, plan = engine.scheduler_of(slept), engine.scheduler_of(expired)
+    insert = engine.inserter()
     return expired, slept

@@ -156,6 +156,7 @@ class Scheduler:
             self._trace_start((self.engine.now, THREAD_START.id, thread.id, thread.process.id, name))
         if self._shared and thread.affinity != self.all_mask:
             self._selective = True
+        thread.alarm = [self.slept, thread]
         thread.quantum_left = self._quantum
         thread.ready_since = self.engine.now
         if self._on_ready is not None:
@@ -700,6 +701,7 @@ class Scheduler:
                 self._begin_turn(processor, thread)
 
     def _ended(self, thread: Thread) -> None:
+        thread.alarm = []  # the two would keep each other
         if self._trace_end is not None:
             self._trace_end((self.engine.now, THREAD_END.id, thread.id, thread.run_time))
         self.machine.thread_ended(thread)

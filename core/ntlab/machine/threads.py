@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ntlab.engine import Event
 from ntlab.errors import SimulationError
 from ntlab.machine.extents import NORMAL_PRIORITY
 
@@ -84,6 +85,7 @@ class Thread:
 
     __slots__ = (
         "affinity",
+        "alarm",
         "apcs",
         "base_priority",
         "context",
@@ -128,6 +130,7 @@ class Thread:
         self.ideal = 0
         self.last = 0
         self.processor: Processor | None = None
+        self.alarm: Event = []  # which ends its plain sleeps, one after the other
         self.remaining = 0
         self.fraction = 0  # what it did beyond that at other speeds, in parts of NOMINAL of a ns
         self.quantum_left = 0

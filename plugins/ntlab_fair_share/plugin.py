@@ -31,6 +31,8 @@ SERVICES = 0
 """The session of services, which is not limited."""
 CPU_RATE_CONTROL = 24
 """The wait reason WrCpuRateControl."""
+ROUTINE = "fair_share"
+"""The DPCs by which threads are stopped and go on, where such operations take time."""
 UNIT_WEIGHT = 2520
 """Least common multiple of the weights 1..9, so that a turn's length by weight is a whole number."""
 
@@ -261,6 +263,8 @@ class FairShare:
             account.turn = max(account.turn, share.turn)
         share.held[thread] = engine.now
         thread.wait_reason = CPU_RATE_CONTROL
+        if self._machine.dispatcher.object_hold:
+            engine.soon(self._stop_thread, (share.index, thread.id))
         if share.wake_up is None:
             share.wake_up = engine.at(share.end, self._release_all, share)
         if self._trace_exhausted is not None:
@@ -286,8 +290,20 @@ class FairShare:
             self._next_interval(share, now)
         for thread in list(share.held):
             self._resume(share, thread)
-            if thread.state == HELD:
-                self._machine.scheduler.release(thread)
+            if self._machine.dispatcher.object_hold:
+                processor = self._machine.processors[share.index]
+                self._machine.dispatcher.queue(processor, thread.id, self._release, thread, ROUTINE)
+            else:
+                self._release(thread)
+
+    def _release(self, thread: Thread) -> None:
+        if thread.state == HELD:
+            self._machine.scheduler.release(thread)
+
+    def _stop_thread(self, where: tuple[int, int]) -> None:
+        """To stop a thread is an operation of the scheduler, under its lock."""
+        index, number = where
+        self._machine.dispatcher.queue(self._machine.processors[index], number, routine=ROUTINE)
 
     # -- time that nobody else wants -----------------------------------------------------------------------
 

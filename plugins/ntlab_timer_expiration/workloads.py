@@ -309,17 +309,24 @@ class Sessions(_User):
 
     users: int = option(default=200, help="How many users.", minimum=1)
     interactions: int = option(default=4, help="Interactions of a user in a second.", minimum=1)
+    own_sessions: bool = option(
+        default=False, help="Whether each user's thread is in a session of its own, not in that of services."
+    )
 
     _threads: list[Thread] = state(list)
     _responses: list[int] = state(list)
 
     def start(self, machine: Machine) -> None:
         self._prepare(machine)
-        process = machine.create_process("sessions")
+        services = machine.create_process("sessions")
         for number in range(self.users):
             chance = machine.streams.stream(self.owner, str(number))
+            process = services
+            if self.own_sessions:
+                session = machine.create_session(max(machine.sessions) + 1)
+                process = machine.create_process(f"session {session.id}", session=session)
             self._threads.append(machine.create_thread(process, self._session(machine, number, chance)))
-        self._set_timers(machine, self.users, machine.streams.stream(self.owner, "timers"), process)
+        self._set_timers(machine, self.users, machine.streams.stream(self.owner, "timers"), services)
 
     def _session(self, machine: Machine, number: int, chance: Random) -> Program:
         engine, operate = machine.engine, machine.dispatcher.operate

@@ -16,7 +16,7 @@ from ntlab.hooks import hookimpl
 from ntlab.lab.registry import installed
 from ntlab.machine import Compute, Machine, Request, Sleep
 from ntlab.plugin import plugin
-from ntlab.quantities import MILLISECOND, SECOND
+from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND
 from ntlab.testing import boot, conformance
 from ntlab_fair_share import FairShare, Sessions, water_filling
 from ntlab_fair_share.plugin import CPU_RATE_CONTROL
@@ -231,6 +231,19 @@ def test_a_session_that_comes_later_makes_running_threads_stop_earlier() -> None
     machine.run(INTERVAL)
     used = {t.process.session.id: machine.scheduler.run_time(t) for t in machine.threads.values()}
     assert used == {1: INTERVAL // 2, 2: INTERVAL // 2}
+
+
+def test_stopping_a_thread_and_letting_it_go_on_are_operations_under_the_dispatcher_lock() -> None:
+    hold = 4 * MICROSECOND
+    duration = 3 * INTERVAL - MILLISECOND
+    _, machine = measure(1, [Ws2003(object_hold=hold), FairShare()], duration=duration, threads=(2, 1, 1))
+    stopped = len(list(machine.tracer.records("Exhausted")))
+    # One that gets an idle-only run goes on at once; the others do at the end of the interval, by a DPC.
+    resumed = sum(r.time % INTERVAL == 0 for r in machine.tracer.records("Resume"))
+    (lock,) = machine.locks
+    assert resumed >= 4
+    assert lock.acquisitions == stopped + resumed
+    assert machine.processors[0].dpc_time == lock.hold_time == lock.acquisitions * hold
 
 
 # -- what is seen

@@ -4,14 +4,16 @@ Who sets an object, waits for one or clears one holds a lock for `object_hold` o
 timer that expires, for `timer_time` of the timers' policy. Which lock that is, plugins say. Without an answer
 there is none: it takes the same time, and nobody is in anybody's way.
 
-    yield from machine.dispatcher.operate(number)           # in a program
+    yield from machine.dispatcher.operate(number, processor)     # in a program
+    machine.dispatcher.queue(processor, number, action)          # by a DPC
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ntlab.machine.interrupts import Action
 from ntlab.machine.locks import Acquire, Release, SpinLock
 from ntlab.machine.threads import Compute, Request
 
@@ -55,6 +57,20 @@ class Dispatcher:
         yield requests[0]
         yield Compute(hold)
         yield requests[1]
+
+    def queue(
+        self,
+        processor: Processor,
+        number: int,
+        action: Action | None = None,
+        argument: Any = None,
+        routine: str = "",
+    ) -> None:
+        """Let a DPC on a processor do an operation on object `number`, and then call `action(argument)`."""
+        lock = None
+        if self.lock is not None:
+            lock = self.lock(self.machine, "object", number, False, processor)
+        self.machine.interrupts.queue_dpc(processor, self.object_hold, action, argument, routine, lock)
 
     def holds(
         self, timers: Sequence[Timer], processor: Processor

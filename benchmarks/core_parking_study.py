@@ -186,13 +186,12 @@ def draw(store: Path, folder: Path) -> None:
     found = read(store)
     table(found, folder / "core-parking.csv")
     names = list(dict.fromkeys(key[0] for key in found))
-    titles = MACHINES | {name: "a real one, 4 nodes" for name in names if name not in MACHINES}
     by_load = Axis(
         {load: 0.03 + float(parse_share(load)) for load in LOADS}, ("5 %", "20 %", "40 %", "60 %", "90 %")
     )
     columns = {
-        f"{machine}: {title}" if machine in MACHINES else title: (lambda load, m=machine: (m, load, "1 ms"))
-        for machine, title in titles.items()
+        f"{machine}: {MACHINES.get(machine, 'a real one')}": (lambda load, m=machine: (m, load, "1 ms"))
+        for machine in [*MACHINES, *(name for name in names if name not in MACHINES)]
     }
     panels(found, by_load, columns, ROWS, "load, part of all processors", folder / "core-parking-load.svg")
     by_length = Axis(
@@ -233,8 +232,10 @@ def panels(
                     values = {at: value(found, (*key(at), arm), name, factor, ratio) for at in axis.places}
                     panel.lines[arm] = [(axis.places[at], each) for at, each in values.items() if each]
             row.append(panel)
-        rows.append((label, row))
-    figure(rows, below, file)
+        if any(points for panel in row for points in panel.lines.values()):
+            rows.append((label, row))
+    if rows:
+        figure(rows, below, file)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -21,6 +23,7 @@ from ntlab_core_parking.workloads import Requests
 from ntlab_ws2003 import Ws2003
 
 MS = 1_000_000
+STUDY = Path(__file__).parents[2] / "benchmarks" / "core_parking_study.py"
 HWLOC = Path(__file__).parents[3] / "shared" / "data" / "hwloc"
 
 test_conformance = conformance(
@@ -476,6 +479,28 @@ def test_the_clock_of_parked_processors(parked: Any, expected: int) -> None:
     machine, power = booted(CoreParking(parked_performance=parked), load("nehalem-2s").freeze())
     machine.run(2000 * MS)
     assert {power.asked(p) for p in machine.processors if power.parked & p.bit} == {expected}
+
+
+# -- the study --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not STUDY.is_file(), reason="only in the sources")
+def test_the_study_is_run_and_drawn(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("core_parking_study", STUDY)
+    assert spec is not None
+    assert spec.loader is not None
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    axes = {"workload.load": ["10 %", "40 %"], "hardware": ["uni", "smp-4"]}
+    ntlab.sweep(study.EXPERIMENT, axes | {"workload.tenants": [4]}, out=tmp_path, seeds=1)
+    study.draw(tmp_path, tmp_path)
+    rows = (tmp_path / "core-parking.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 2 * len(study.ARMS)
+    picture = ElementTree.parse(tmp_path / "core-parking-load.svg").getroot()
+    lines = picture.findall("{http://www.w3.org/2000/svg}polyline")
+    machines = len({*study.MACHINES, "uni", "smp-4"})
+    assert len(lines) == machines * (2 * (len(study.ARMS) - 1) + 2 * len(study.ARMS))
+    assert sum(line.get("points") != "" for line in lines) * machines == 2 * len(lines)
 
 
 # -- mistakes and machines ----------------------------------------------------------------------------------

@@ -8,16 +8,19 @@ from typing import Any
 import attrs
 
 from ntlab.errors import UserError
-from ntlab.machine import Compute, Machine, NextControl, Request, Service, SystemEvent
+from ntlab.machine import Compute, Control, Machine, NextControl, Request, Service, SystemEvent
 from ntlab.machine import system_events as events
 from ntlab.machine.idle import IdleTimes
 from ntlab.machine.services import START_PENDING, STOP, STOPPED
+from ntlab.machine.timers import Dpc
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import MICROSECOND, SECOND, Duration
 from ntlab_service_triggers.triggers import CUSTOM, DEVICE, DOMAIN, FIREWALL, TRIGGER_STARTED, Trigger
 
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
+LOOK = 128
+"""The control by which a timer has a service look (the first that a service may define itself)."""
 
 
 @attrs.define(eq=False)
@@ -32,6 +35,7 @@ class Doings:
     work: int
     poll: int
     idle: int
+    by_timer: bool = False  # kernel timers end waits
     undone: dict[Service, dict[int, int]] = attrs.field(factory=dict)  # numbers of events, and their times
     reactions: list[int] = attrs.field(factory=list)
     looks: int = 0
@@ -55,9 +59,9 @@ class Doings:
         if by_event and service.event is not None:
             yield from self._do(undone, service.event.number)
         stopped = any(trigger.action == "stop" for trigger in service.triggers)
-        wait = NextControl(service, self.poll if not by_event else None if stopped else self.idle)
+        timeout = self.poll if not by_event else None if stopped else self.idle
         while True:
-            control = yield wait
+            control = yield from self._next(service, timeout)
             if control is not None and control.code == STOP:
                 return
             if control is not None:
@@ -69,6 +73,21 @@ class Doings:
                 self.vain += not undone
                 for number in list(undone):
                     yield from self._do(undone, number)
+
+    def _next(self, service: Service, timeout: int | None) -> Generator[Request, Any, Any]:
+        """Wait for the next control; None after `timeout` ns without."""
+        if not self.by_timer or timeout is None:
+            return (yield NextControl(service, timeout))
+        timers, thread = self.machine.timers, service.thread
+        assert thread is not None
+        over = Control(LOOK)
+        timer = timers.create(Dpc("Look", lambda _: service.put(over)))
+        timers.set(timer, timeout, processor=thread.last)
+        control: Control = yield NextControl(service)
+        while control.code == LOOK and control is not over:  # that of a wait which another control ended
+            control = yield NextControl(service)
+        timers.cancel(timer)
+        return None if control is over else control
 
     def _do(self, undone: dict[int, int], number: int) -> Iterator[Request]:
         time = undone.pop(number, None)
@@ -113,6 +132,9 @@ class Events:
         default=True, help="Whether a service that stops says so, when it is told of an event."
     )
     until: Duration = option(default=Duration(100 * HOUR), help="When the events end.", minimum=1)
+    clock: bool = option(
+        default=False, help="Whether clock interrupts are simulated, and kernel timers end waits."
+    )
 
     _doings: Doings = attrs.field(init=False, repr=False, eq=False)
     _times: IdleTimes = attrs.field(init=False, repr=False, eq=False)
@@ -121,10 +143,13 @@ class Events:
     _starts: int = state(int)
     _vain: int = state(int)
     _wakes: int = state(int)
+    _elsewhere: int = state(int)
     _end: int = state(int)
 
     def start(self, machine: Machine) -> None:
-        self._doings = Doings(machine, self.work, self.poll, self.idle)
+        self._doings = Doings(machine, self.work, self.poll, self.idle, self.clock)
+        if self.clock:
+            machine.timers.start_clock()
         self._end = machine.engine.now + self.until
         for number in range(self.services):
             provider = f"{number:08x}-0000-4000-8000-6e746c616200"
@@ -159,7 +184,9 @@ class Events:
         self._resident = sum(service.resident for service in self._services)
         self._starts = sum(service.starts for service in self._services)
         self._vain = self._doings.vain
-        self._wakes = sum(self._times.wakes.values())
+        wakes = self._times.wakes
+        self._wakes = sum(wakes.values())
+        self._elsewhere = self._wakes - wakes[self._times.machine.timers.keeper]
 
     def measure(self, machine: Machine) -> list[Metric]:
         if machine.engine.now < self._end:
@@ -172,6 +199,7 @@ class Events:
             Metric("starts", self._starts / hours),
             Metric("vain_looks", self._vain / hours),
             Metric("wakes", self._wakes / hours),
+            Metric("wakes_elsewhere", self._elsewhere * SECOND / self.until, "1/s"),
             Metric("during_start", self._doings.during_start / (self._starts or 1)),
             *self._doings.metrics(),
         ]

@@ -510,6 +510,14 @@ def test_services_that_are_left_out_of_the_boot() -> None:
     assert not any(found.holds for found in result.claims)
 
 
+@pytest.mark.skipif(
+    "tick_distribution" not in installed().names(), reason="shown with a plugin that is absent"
+)
+@pytest.mark.parametrize("change", [{"service_triggers.triggers": False}, {"tick_distribution.ticks": "all"}])
+def test_ticks_hide_what_triggers_save(change: dict[str, Any]) -> None:
+    assert not any(found.holds for found in ntlab.run("service-triggers-ticks", set=change).claims)
+
+
 @pytest.mark.skipif(not HWLOC.is_dir(), reason="no shared data")
 def test_on_another_machine() -> None:
     result = ntlab.run("service-triggers-office", hardware=str(HWLOC / "96em64t-4n4d3ca2co-pci.xml"))

@@ -207,6 +207,23 @@ def test_a_processor_that_comes(change: dict[str, Any]) -> None:
     assert not ntlab.run("thread-pools-hot-add", set=change).claims[0].holds
 
 
+@pytest.mark.skipif("core_parking" not in installed().names(), reason="shown with a plugin that is absent")
+@pytest.mark.parametrize(
+    ("change", "fail"),
+    [
+        (
+            {"core_parking.min_cores": "100 %", "core_parking.performance": "none"},
+            {"parking", "parking-user"},
+        ),
+        ({"thread_pools.factory": False}, {"parking", "parking-user", "parking-workers"}),
+    ],
+)
+def test_processors_that_are_parked(change: dict[str, Any], fail: set[str]) -> None:
+    result = ntlab.run("thread-pools-parking", set=change)
+    failing = {found.claim.id.removeprefix("thread-pools-") for found in result.claims if not found.holds}
+    assert failing == fail
+
+
 @pytest.mark.skipif(not HWLOC.is_dir(), reason="no shared data")
 @pytest.mark.parametrize(
     ("experiment", "hardware", "change"),

@@ -13,19 +13,21 @@ import argparse
 import csv
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import ntlab
 from ntlab.lab.statistics import Estimate, estimate
-from ntlab.quantities import parse_duration, parse_share
+from ntlab.quantities import parse_duration, parse_share, parse_size
 
 EXPERIMENT = Path(__file__).with_name("core-parking-study.toml")
 MACHINES = {"xeon-2s": "2 nodes", "nehalem-2s": "2 nodes, hyper-threads", "opteron-4s": "4 nodes, C1 only"}
-LOADS = ("5 %", "10 %", "20 %", "30 %", "40 %", "50 %", "60 %", "75 %", "90 %")
+LOADS = ("5 %", "10 %", "20 %", "30 %", "40 %", "50 %", "60 %", "90 %")
 SERVICES = ("200 us", "500 us", "1 ms", "2 ms", "5 ms", "20 ms")
 LENGTH_LOADS = ("10 %", "25 %")
+STALLS = ("0 %", "25 %", "50 %", "75 %")
+DATA = ("0 B", "256 KiB")
 ARMS = {
     "off": "#888888",
     "default": "#1b6ca8",
@@ -41,12 +43,24 @@ def run(store: Path, machine: str | None, jobs: int) -> None:
     ntlab.sweep(EXPERIMENT, {"workload.load": LOADS, "hardware": machines}, out=store, jobs=jobs)
     by_length = {"workload.service": SERVICES, "workload.load": LENGTH_LOADS, "hardware": ["xeon-2s"]}
     ntlab.sweep(EXPERIMENT, by_length, out=store, jobs=jobs)
+    by_memory = {"workload.stalled": STALLS, "workload.data": DATA, "workload.load": ["10 %"]}
+    ntlab.sweep(EXPERIMENT, by_memory | {"hardware": ["xeon-2s"]}, out=store, jobs=jobs)
 
 
 # -- what came out ---------------------------------------------------------------------------------------
 
-Key = tuple[str, str, str, str]
-"""Machine, load, length of requests, arm."""
+
+class Key(NamedTuple):
+    """One run, but for its seed: what the sweeps change, and what the experiment says where they do not."""
+
+    machine: str
+    load: str
+    arm: str = "off"
+    service: str = "1 ms"
+    stalled: str = "50 %"
+    data: str = "256 KiB"
+
+
 Found = dict[Key, dict[int, dict[str, float]]]
 """The metrics by key and seed."""
 
@@ -56,19 +70,21 @@ def read(store: Path) -> Found:
     found: Found = defaultdict(dict)
     file = next(store.glob("*.sweep.sqlite"))
     with sqlite3.connect(file) as base:
-        columns = {row[0] for row in base.execute("SELECT name FROM pragma_table_info('results')")}
-        service = '"workload.service"' if "workload.service" in columns else "NULL"
-        names = ", ".join(f'"{name}"' for name in KEPT)
-        query = f'SELECT hardware, "workload.load", {service}, arm, seed, {names} FROM results'
-        for machine, load, length, arm, seed, *values in base.execute(query):
-            key = Path(machine).stem, load, length or "1 ms", arm
-            found[key][seed] = dict(zip(KEPT, values, strict=True))
+        base.row_factory = sqlite3.Row
+        for row in base.execute("SELECT * FROM results"):
+            settings = {
+                name: row[f"workload.{name}"]
+                for name in ("service", "stalled", "data")
+                if f"workload.{name}" in row.keys() and row[f"workload.{name}"] is not None  # noqa: SIM118
+            }
+            key = Key(Path(row["hardware"]).stem, row["workload.load"], row["arm"], **settings)
+            found[key][row["seed"]] = {name: row[name] for name in KEPT}
     return found
 
 
 def value(found: Found, key: Key, name: str, factor: float, ratio: bool) -> Estimate | None:
     """A metric over the seeds, times `factor`; `ratio`: over that without parking, seed by seed."""
-    runs, base = found.get(key), found.get((*key[:3], "off"))
+    runs, base = found.get(key), found.get(key._replace(arm="off"))
     if not runs or not base:
         return None
     return estimate([factor * run[name] / (base[seed][name] if ratio else 1) for seed, run in runs.items()])
@@ -77,10 +93,18 @@ def value(found: Found, key: Key, name: str, factor: float, ratio: bool) -> Esti
 def table(found: Found, file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as out:
         rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(["machine", "load", "service", "arm", "seeds", *KEPT])
+        rows.writerow([*Key._fields, "seeds", *KEPT])
         arms = list(ARMS)
         for key in sorted(
-            found, key=lambda key: (key[0], parse_duration(key[2]), parse_share(key[1]), arms.index(key[3]))
+            found,
+            key=lambda key: (
+                key.machine,
+                parse_duration(key.service),
+                parse_size(key.data),
+                parse_share(key.stalled),
+                parse_share(key.load),
+                arms.index(key.arm),
+            ),
         ):
             runs = found[key].values()
             means = [f"{sum(run[name] for run in runs) / len(runs):.6g}" for name in KEPT]
@@ -189,32 +213,43 @@ def draw(store: Path, folder: Path) -> None:
     by_load = Axis(
         {load: 0.03 + float(parse_share(load)) for load in LOADS}, ("5 %", "20 %", "40 %", "60 %", "90 %")
     )
-    columns = {
-        f"{machine}: {MACHINES.get(machine, 'a real one')}": (lambda load, m=machine: (m, load, "1 ms"))
+    machines = {
+        f"{machine}: {MACHINES.get(machine, 'a real one')}": (lambda load, m=machine: Key(m, load))
         for machine in [*MACHINES, *(name for name in names if name not in MACHINES)]
     }
-    panels(found, by_load, columns, ROWS, "load, part of all processors", folder / "core-parking-load.svg")
+    panels(found, by_load, machines, ROWS, "load, part of all processors", folder / "core-parking-load.svg")
     by_length = Axis(
         {length: 0.04 + 0.92 * n / (len(SERVICES) - 1) for n, length in enumerate(SERVICES)}, SERVICES
     )
-    columns = {
-        f"xeon-2s, load {load}": (lambda length, load=load: ("xeon-2s", load, length))
+    lengths = {
+        f"xeon-2s, load {load}": (lambda length, load=load: Key("xeon-2s", load, service=length))
         for load in LENGTH_LOADS
     }
     panels(
         found,
         by_length,
-        columns,
+        lengths,
         ROWS[:3],
         "mean time of a request alone",
         folder / "core-parking-length.svg",
     )
+    by_memory = Axis({stalls: 0.04 + 0.92 * n / (len(STALLS) - 1) for n, stalls in enumerate(STALLS)}, STALLS)
+    memories = {
+        f"xeon-2s, load 10 %, {data} in caches": (
+            lambda stalled, data=data: Key("xeon-2s", "10 %", stalled=stalled, data=data)
+        )
+        for data in DATA
+    }
+    panels(
+        found, by_memory, memories, ROWS, "part of its time that a request waits for memory, if local",
+        folder / "core-parking-memory.svg",
+    )  # fmt: skip
 
 
 def panels(
     found: Found,
     axis: Axis,
-    columns: dict[str, Callable[[str], tuple[str, str, str]]],
+    columns: Mapping[str, Callable[[str], Key]],
     metrics: list[tuple[str, str, str, float, bool]],
     below: str,
     file: Path,
@@ -229,7 +264,9 @@ def panels(
             )
             for arm in ARMS:
                 if not (ratio and arm == "off"):
-                    values = {at: value(found, (*key(at), arm), name, factor, ratio) for at in axis.places}
+                    values = {
+                        at: value(found, key(at)._replace(arm=arm), name, factor, ratio) for at in axis.places
+                    }
                     panel.lines[arm] = [(axis.places[at], each) for at, each in values.items() if each]
             row.append(panel)
         if any(points for panel in row for points in panel.lines.values()):

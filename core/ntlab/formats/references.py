@@ -11,17 +11,15 @@ Files are read line by line, so that a trace may be larger than memory.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from ntlab.errors import UserError
+from ntlab.formats.packed import open_text
 
-GZIP = b"\x1f\x8b"
 PAGE_BITS = 52
 """Numbers of pages are below two to this power: what is left of 64 bits with pages of 4 KiB."""
 ACCESS_BYTES = 4096
@@ -72,22 +70,8 @@ def filtered(references: Iterable[Reference], entries: int = 1) -> Iterator[Refe
 
 
 def _read(path: Path, page_size: int) -> Iterator[Reference]:
-    try:
-        with _open(path) as file:
-            yield from _references(file, str(path), page_size)
-    except OSError as error:  # gzip's own are some of them
-        raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-    except (EOFError, zlib.error) as error:
-        raise UserError(
-            f"cannot be unpacked: {error}", where=str(path), expected="a whole gzip file"
-        ) from None
-
-
-def _open(path: Path) -> IO[str]:
-    with path.open("rb") as file:
-        packed = file.read(len(GZIP)) == GZIP
-    opened = gzip.open if packed else open
-    return opened(path, "rt", encoding="ascii", errors="replace")
+    with open_text(path, "ascii") as file:
+        yield from _references(file, str(path), page_size)
 
 
 def _references(lines: Iterable[str], name: str, page_size: int) -> Iterator[Reference]:

@@ -16,10 +16,8 @@ So the first switch of each processor ends nothing that has a known length.
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +26,8 @@ from typing import IO, Any, NamedTuple
 import attrs
 
 from ntlab.errors import UserError
+from ntlab.formats.packed import open_text
 
-GZIP = b"\x1f\x8b"
 LOOKED_AT = 100
 """Lines within which a file must turn out to be of some format."""
 LONGEST_SAMPLE = 1 << 20
@@ -158,22 +156,8 @@ def read_schedule(path: str | Path, *, until: int = 0) -> Recording:
 def read_events(path: str | Path) -> Iterator[Event]:
     """What happened, in the order of the file."""
     path = Path(path)
-    try:
-        with _open(path) as file:
-            yield from _events(_Lines(file, str(path)))
-    except OSError as error:  # gzip's own are some of them
-        raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-    except (EOFError, zlib.error) as error:
-        raise UserError(
-            f"cannot be unpacked: {error}", where=str(path), expected="a whole gzip file"
-        ) from None
-
-
-def _open(path: Path) -> IO[str]:
-    with path.open("rb") as file:
-        packed = file.read(len(GZIP)) == GZIP
-    opened = gzip.open if packed else open
-    return opened(path, "rt", encoding="utf-8", errors="replace")
+    with open_text(path, "utf-8") as file:
+        yield from _events(_Lines(file, str(path)))
 
 
 class _Thread:

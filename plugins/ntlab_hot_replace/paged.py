@@ -22,6 +22,7 @@ from ntlab.machine import (
 from ntlab.machine.paging import number
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import KIB, MIB, MILLISECOND, SECOND, Duration, Share, Size
+from ntlab_hot_replace.orders import replace_first_unit
 
 OWNER = "hot_replace.paged_bank"
 
@@ -88,7 +89,7 @@ class PagedBank:
         for each in range(self.threads):
             machine.create_thread(process, self._use(machine, hot, cold, each, now + self.until))
         if not self.warnings:
-            machine.engine.at(now + self.at, self._order, machine)
+            machine.engine.at(now + self.at, replace_first_unit, machine)
             return
         for each in range(1, self.warnings + 1):
             # The rate rises with the square of time.
@@ -120,13 +121,6 @@ class PagedBank:
             self._uses.append(engine.now - due)
             due = engine.now + self.pause
             yield Sleep(self.pause)
-
-    def _order(self, machine: Machine) -> None:
-        partitioning = machine.partitioning
-        size = partitioning.memory_unit(0).pages * machine.memory.policy.page_size
-        able = partitioning.supports("replace memory") and size in partitioning.spare_memory
-        if able and partitioning.replacement is None:
-            partitioning.replace_memory(0)
 
     def _error(self, what: tuple[Machine, Literal["corrected", "fatal"]]) -> None:
         """The unit has an error, unless it has been exchanged."""

@@ -25,6 +25,7 @@ from ntlab.machine import (
 )
 from ntlab.plugin import Metric, option, state, workload
 from ntlab.quantities import GIB, MIB, MILLISECOND, SECOND, Duration, Share, Size
+from ntlab_hot_replace.orders import replace_first_unit
 
 READ = 64 << 10
 
@@ -87,7 +88,7 @@ class BusyBank:
         readers = machine.create_process("readers")
         for number in range(self.readers):
             machine.create_thread(readers, self._read(machine, file, number, end))
-        machine.engine.at(machine.engine.now + self.at, self._order, machine)
+        machine.engine.at(machine.engine.now + self.at, replace_first_unit, machine)
 
     def _write(
         self, machine: Machine, region: Region, number: int, end: int
@@ -106,13 +107,6 @@ class BusyBank:
             request = yield Read(file, stream.randrange(file.size // READ) * READ, READ)
             self._reads.append(machine.engine.now - began)
             self._failed += request.status != 0
-
-    def _order(self, machine: Machine) -> None:
-        partitioning = machine.partitioning
-        size = partitioning.memory_unit(0).pages * machine.memory.policy.page_size
-        able = partitioning.supports("replace memory") and size in partitioning.spare_memory
-        if able and partitioning.replacement is None:
-            partitioning.replace_memory(0)
 
     def measure(self, machine: Machine) -> list[Metric]:
         replacement = machine.partitioning.replacement

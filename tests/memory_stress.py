@@ -10,7 +10,7 @@ are compared. At the end every thread must have ended, and all that was taken ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, Literal
 
@@ -28,10 +28,7 @@ from ntlab.machine import (
     File,
     FileMapping,
     FlushModifiedList,
-    Io,
     IoPolicy,
-    IoRequest,
-    Layer,
     Machine,
     MappingObject,
     MapSystemPages,
@@ -60,6 +57,7 @@ from ntlab.machine.paging import PAGE_MASK, SPACE_SHIFT, number
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, MICROSECOND, MILLISECOND, Duration, Share, Size
 from ntlab.testing import small_tables
+from ntlab.testing.faults import Holding
 from ntlab.tracing import Tracer
 from paged import Contents
 
@@ -270,26 +268,6 @@ class Chance:
         )
 
 
-class Holding(Layer):
-    """Holds each request back for a random time, while it is told to: they overtake each other."""
-
-    def __init__(self, random: Random) -> None:
-        self.random = random
-        self.until = 0
-
-    def dispatch(self, io: Io, request: IoRequest) -> None:
-        self._pass(io, io.pass_down, request)
-
-    def complete(self, io: Io, request: IoRequest) -> None:
-        self._pass(io, io.pass_up, request)
-
-    def _pass(self, io: Io, onward: Callable[[IoRequest], None], request: IoRequest) -> None:
-        if io.engine.now < self.until:
-            io.engine.after(self.random.randint(0, 500 * MICROSECOND), onward, request)
-        else:
-            onward(request)
-
-
 WEIGHTS = {
     "allocate": 10,
     "free": 6,
@@ -353,7 +331,7 @@ class Stress:
         self.opened = [cache.open(file) for file in self.files[:2]]
         # In non-paged pool, hives stay for good; so they are smaller than what is left.
         self.hives = [self.machine.registry.load(name, 4 * PAGE) for name in ("SYSTEM", "SOFTWARE")]
-        self.holding = Holding(random)
+        self.holding = Holding(random, longest=500 * MICROSECOND)
         self.paging.disk.attach(self.holding)
         self.machine.partitioning.divide_memory(16 * PAGE)
         self.done: Counter[str] = Counter()

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from ntlab.hooks import hookimpl
-from ntlab.machine import FlushModifiedList, IoPolicy, Paging, PagingPolicy, Region, Request, Touch
+from ntlab.machine import (
+    FlushModifiedList,
+    IoPolicy,
+    Machine,
+    Paging,
+    PagingPolicy,
+    Process,
+    Region,
+    Request,
+    Touch,
+)
 from ntlab.machine.paging import FILE_END, FILE_READ, FILE_WRITE, number
 from ntlab.plugin import option, plugin
 from ntlab.quantities import KIB, Size
@@ -55,6 +65,19 @@ class Pager:
         return self.dummy
 
 
+def results_of(machine: Machine, process: Process, *requests: Request) -> list[Any]:
+    """Let a thread make these requests. Returns the list into which their results will be put."""
+    results: list[Any] = []
+
+    def program() -> Any:
+        for request in requests:
+            result = yield request
+            results.append(result)
+
+    machine.create_thread(process, program())
+    return results
+
+
 class Box:
     """A machine with one process that has one region, and what to do with it."""
 
@@ -74,15 +97,7 @@ class Box:
 
     def start(self, *requests: Request) -> list[Any]:
         """Let a thread make these requests. Returns the list into which their results will be put."""
-        results: list[Any] = []
-
-        def program() -> Any:
-            for request in requests:
-                result = yield request
-                results.append(result)
-
-        self.machine.create_thread(self.process, program())
-        return results
+        return results_of(self.machine, self.process, *requests)
 
     def do(self, *requests: Request) -> list[Any]:
         """Let a thread make these requests, and time pass until nothing happens any more."""

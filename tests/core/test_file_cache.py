@@ -37,6 +37,7 @@ from ntlab.machine.extents import ACTIVE, STANDBY
 from ntlab.plugin import option, plugin
 from ntlab.quantities import GIB, KIB, MIB, MILLISECOND, TIB, Size
 from ntlab.testing import boot, small_tables
+from paged import results_of
 
 PAGE = 4 * KIB
 SECOND = 1000 * MILLISECOND
@@ -122,15 +123,7 @@ class Desk:
 
     def start(self, *requests: Request) -> list[Any]:
         """Let a thread make these requests. Returns the list into which their results will be put."""
-        results: list[Any] = []
-
-        def program() -> Any:
-            for request in requests:
-                result = yield request
-                results.append(result)
-
-        self.machine.create_thread(self.process, program())
-        return results
+        return results_of(self.machine, self.process, *requests)
 
     def do(self, *requests: Request) -> list[Any]:
         """Let a thread make these requests, one after the other, and all that follows from each happen."""

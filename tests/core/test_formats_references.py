@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from ntlab.errors import UserError
 from ntlab.formats.references import Reference, filtered, read_references
+from textbook import lru_misses
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "references"
 
@@ -108,29 +108,15 @@ def test_files_are_read_as_far_as_is_wanted(tmp_path: Path) -> None:
 # -- the buffer ----------------------------------------------------------------------------------------------
 
 
-def misses(pages: Sequence[int], frames: int) -> int:
-    """Of true LRU, by a list."""
-    held: list[int] = []
-    missed = 0
-    for page in pages:
-        if page in held:
-            held.remove(page)
-        else:
-            missed += 1
-            del held[: max(0, len(held) - frames + 1)]
-        held.append(page)
-    return missed
-
-
 @given(pages=st.lists(st.integers(0, 9), max_size=60), entries=st.integers(1, 4), frames=st.integers(1, 9))
 def test_a_buffer_hides_what_it_holds(pages: list[int], entries: int, frames: int) -> None:
     references = [Reference(page, page % 2 == 0) for page in pages]
     through = [each.page for each in filtered(references, entries)]
-    assert len(through) == misses(pages, entries)
+    assert len(through) == lru_misses(pages, entries)
     for place, page in enumerate(through):
         assert page not in through[max(0, place - 1) : place]
     if entries == 1:
-        assert misses(through, frames) == misses(pages, frames)
+        assert lru_misses(through, frames) == lru_misses(pages, frames)
 
 
 # -- real ones -----------------------------------------------------------------------------------------------

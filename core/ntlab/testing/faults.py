@@ -107,7 +107,7 @@ class _Injector:
         self._process: Process | None = None
         self._components = components(machine.tables) if kind == "errors" else []
         self._slowed: set[int] = set()
-        self._holding: dict[Device, _Holding] = {}
+        self._holding: dict[Device, Holding] = {}
 
     def start(self) -> None:
         self.engine.after(self._gap(), self._fire)
@@ -195,7 +195,7 @@ class _Injector:
         device = self.random.choice(devices)
         layer = self._holding.get(device)
         if layer is None:
-            layer = self._holding[device] = _Holding(self.random, self.faults.longest)
+            layer = self._holding[device] = Holding(self.random, self.faults.longest)
             device.attach(layer)
         layer.until = self.engine.now + duration
         return device.number, duration
@@ -243,7 +243,7 @@ class _Injector:
         return self._process
 
 
-class _Holding(Layer):
+class Holding(Layer):
     """A layer that keeps each request for a random time, while it is told to."""
 
     def __init__(self, random: Random, longest: int) -> None:

@@ -10,7 +10,7 @@ from ntlab.engine import REPORT
 from ntlab.errors import UserError
 from ntlab.machine import Compute, Dpc, IdleTimes, Machine, Processor, Timer
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration
+from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration, format_duration
 
 OWNER = "tick_distribution.wakes"
 VECTOR = 0x51
@@ -130,7 +130,9 @@ class Wakes:
     def measure(self, machine: Machine) -> list[Metric]:
         if not self._over:
             raise UserError(
-                "the run ends before the window does", where="duration", expected=f"at least {self._to} ns"
+                "the run ends before the window does",
+                where="duration",
+                expected=f"at least {format_duration(self._to + machine.timers.period)}",
             )
         seconds = self.window / SECOND
         counts = self._after

@@ -11,7 +11,7 @@ from ntlab.engine import REPORT
 from ntlab.errors import UserError
 from ntlab.machine import Compute, Dpc, IdleTimes, Machine, Request, SetTimer, Timer, WaitForTimer
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration
+from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration, format_duration
 
 OWNER = "timer_coalescing.timers"
 
@@ -132,7 +132,7 @@ class PeriodicTimers:
                 if self._over
                 else "the run ends before the window",
                 where="duration",
-                expected=f"at least {self.warm_up + self.window + machine.timers.period} ns",
+                expected=f"at least {format_duration(self._to + machine.timers.period)}",
             )
         seconds = self.window / SECOND
         idle = self._idle

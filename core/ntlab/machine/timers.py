@@ -31,7 +31,7 @@ from ntlab.errors import SimulationError, UserError
 from ntlab.machine.idle import is_idle, watch_idle
 from ntlab.machine.policy import TimerPolicy
 from ntlab.machine.threads import Request, Thread
-from ntlab.quantities import MICROSECOND, MILLISECOND
+from ntlab.quantities import MICROSECOND, MILLISECOND, format_duration
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -185,12 +185,16 @@ class Timers:
         Raises UserError.
         """
         if tolerance < 0:
-            raise UserError(f"a tolerance of {tolerance} ns", expected="0 or more")
+            raise UserError(f"a tolerance of {format_duration(tolerance)}", expected="0 or more")
         if not 0 <= period <= LONGEST_PERIOD:
-            raise UserError(f"a period of {period} ns", expected=f"0 to {LONGEST_PERIOD}, MAXLONG ms")
+            raise UserError(
+                f"a period of {format_duration(period)}",
+                expected=f"at most MAXLONG ms, {format_duration(LONGEST_PERIOD)}",
+            )
         if period and tolerance > period:
             raise UserError(
-                f"a tolerance of {tolerance} ns in a period of {period}", expected="at most the period"
+                f"a tolerance of {format_duration(tolerance)} in a period of {format_duration(period)}",
+                expected="at most the period",
             )
         self.cancel(timer)
         self._set += 1
@@ -346,7 +350,10 @@ class Timers:
         if period is None:
             self._resolutions.pop(who, None)
         elif not FINEST <= period <= COARSEST:
-            raise UserError(f"a clock resolution of {period} ns", expected=f"{FINEST} to {COARSEST}")
+            raise UserError(
+                f"a clock resolution of {format_duration(period)}",
+                expected=f"{format_duration(FINEST)} to {format_duration(COARSEST)}",
+            )
         else:
             self._resolutions[who] = period
         before = self.period

@@ -342,6 +342,10 @@ class Everything:
         machine.create_thread(process, self.caching(machine.file_cache))
         machine.create_thread(process, self.asking(AllocatePool(100), MapSystemPages(1)))
         Startup(machine, [Task(name="first", cpu=US), Task(name="second", cpu=US)], "ssd").begin()
+        pool = machine.thread_pools.create(process, "pool")
+        machine.create_thread(process, self.asking(PostWork(Work(pool, self.working))))
+        machine.services.create("service", self.serving)
+        machine.services.start_system()
         machine.timers.set(machine.timers.create(), 5_000 * US, tolerance=5_000 * US)
         machine.engine.at(40_000 * US, self.change, machine)
         machine.engine.at(50_000 * US, self.fill, (machine, process))
@@ -394,6 +398,12 @@ class Everything:
         file.bind(port)
         yield Read(file, 0, 512)
         yield Dequeue(port)
+
+    def working(self):
+        yield Compute(US)
+
+    def serving(self, service):
+        yield NextControl(service, US)
 
     def measure(self, machine):
         yield Metric("crashed", float(machine.crash is not None))

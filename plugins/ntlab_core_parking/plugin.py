@@ -163,6 +163,7 @@ class CoreParking:
     _below: int = state(int)
     _least: int = state(int)  # how many processors may be unparked
     _most: int = state(int)
+    _changed: bool = state(bool)  # the hardware, since processors were chosen
     _parts: list[tuple[int, int, int]] = state(list)  # masks of processors, and how many of each may be
 
     # -- options -------------------------------------------------------------------------------------------
@@ -213,6 +214,7 @@ class CoreParking:
 
     def _look(self, machine: Machine) -> None:
         """Look at the hardware."""
+        self._changed = True
         while self._seen and self._seen[-1].processor not in machine.processors[len(self._seen) - 1 :]:
             self._seen.pop()
         for processor in machine.processors[len(self._seen) :]:
@@ -320,7 +322,16 @@ class CoreParking:
             wanted = {"ideal": min(ideal, unparked), "single": unparked - 1, "all": self._least}[
                 self.decrease_policy
             ]
-        self._park(self._choose(max(self._least, min(wanted, self._most))))
+        wanted = max(self._least, min(wanted, self._most))
+        if wanted != unparked or self._changed or any(map(self._is_wanted, self._seen)):
+            self._changed = False
+            self._park(self._choose(wanted))
+
+    def _is_wanted(self, seen: Seen) -> bool:
+        """Whether a parked processor has reasons to be unparked in place of another."""
+        if not self._parked & seen.processor.bit:
+            return False
+        return self._is_over(seen) or seen.affinity >= self.affinity_history * 100
 
     def _park(self, parked: int) -> None:
         if parked != self._parked:
@@ -340,12 +351,13 @@ class CoreParking:
 
         def take(candidates: int) -> None:
             nonlocal chosen, packages, cores
-            rounds = [over, affine]
+            for kept in (over, affine):
+                candidates = candidates & kept or candidates
             if self.prefer_packages:
-                rounds.append(packages)
+                candidates &= packages if candidates & packages else self._fullest(candidates)
             if self.siblings == "last":
-                rounds.append(~cores)
-            for kept in (*rounds, unparked, high):
+                candidates = candidates & ~cores or candidates
+            for kept in (unparked, high):
                 candidates = candidates & kept or candidates
             index = next(index for index in order if candidates >> index & 1)
             chosen |= 1 << index
@@ -362,6 +374,17 @@ class CoreParking:
                     room |= mask
             take(room & ~chosen if room & ~chosen else there & ~chosen)
         return there & ~chosen
+
+    def _fullest(self, candidates: int) -> int:
+        """The package with most unparked candidates, of several the one with most to do."""
+        packages = [mask for mask in self._machine.tables.package_mask if mask & candidates]
+        return max(
+            packages,
+            key=lambda mask: (
+                (mask & candidates & ~self._parked).bit_count(),
+                sum(seen.utility for seen in self._seen if seen.processor.bit & mask),
+            ),
+        )
 
     def _is_over(self, seen: Seen) -> bool:
         """Whether a processor has, or often had, more to do than a parked one should."""

@@ -239,6 +239,18 @@ def test_packages_in_use_come_first() -> None:
         assert {machine.tables.package_of[index] for index in unparked(machine)} == packages
 
 
+def test_what_is_unparked_stays_where_it_is() -> None:
+    """Ten of sixteen: one package, and two of the other, however busy these are."""
+    limits: dict[str, Any] = {"min_cores": 0.6, "max_cores": 0.6, "scope": "system", "numa_override": "off"}
+    machine, power = booted(CoreParking(**limits, overutilisation_threshold=1.0))
+    assert unparked(machine) == list(range(10))
+    changed = power.parking_changed
+    for index in (8, 9):
+        hogs(machine, 1 << index)
+    machine.run(3000 * MS)
+    assert power.parking_changed == changed
+
+
 def test_second_threads_of_a_core_come_last() -> None:
     tables = small_tables(8, siblings=2)
     machine, _ = booted(CoreParking(min_cores=0.5, siblings="last"), tables)
@@ -518,7 +530,7 @@ def test_the_study_is_run_and_drawn(tmp_path: Path) -> None:
         ({"core_parking.increase_time": 101}, "1 to 100"),
         ({"core_parking.overutilisation_weighting": 0}, "1 to 1000"),
         ({"core_parking.min_cores": 0, "core_parking.max_cores": 0}, "leaves no processor unparked"),
-        ({"ws2003.power": False}, "power is not simulated"),
+        ({"ws2003.power": False}, "unknown metric 'power'"),
         ({"duration": "1 ms"}, "no request has ended"),
     ],
 )

@@ -98,7 +98,7 @@ def test_every_packet() -> None:
 def traced(processors: int, seed: int, *plugins: object) -> tuple[Machine, list[Any]]:
     watch = Watch()
     machine = boot(processors, [*plugins, watch], seed=seed, trace=True)
-    exercise(machine)
+    exercise(machine, 5 * MS)
     machine.run()
     file = io.BytesIO()
     write_trace(machine, watch.log, file)
@@ -146,7 +146,7 @@ def test_what_the_viewer_reads_of_processors_and_threads(processors: int, seed: 
 
 @MACHINES
 def test_slices_flows_and_counters_fit_together(processors: int, seed: int, queues: str) -> None:
-    faults = Faults(kinds=("interrupts", "dpcs"), until=100 * MS)
+    faults = Faults(kinds=("interrupts", "dpcs"), until=20 * MS)
     machine, packets = traced(processors, seed, rules(quantum=MS, ready_queues=queues), faults)
     tracks = {packet.track_descriptor.uuid: packet.track_descriptor for packet in packets}
     times: dict[int, int] = defaultdict(int)
@@ -189,8 +189,8 @@ def test_clocks_idle_states_and_parking() -> None:
     assert power is not None
     machine.engine.at(5 * MS, lambda _: power.park(2))
     machine.engine.at(9 * MS, lambda _: power.park(0))
-    exercise(machine)
-    machine.run(50 * MS)
+    exercise(machine, 5 * MS)
+    machine.run(20 * MS)
     file = io.BytesIO()
     write_trace(machine, watch.log, file)
     packets = decoded(file.getvalue())

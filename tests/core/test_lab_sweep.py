@@ -330,8 +330,7 @@ def test_a_dask_cluster_gives_the_same_to_the_bit(tmp_path: Path) -> None:
         return cluster[-1]
 
     try:
-        worker("one", dask)
-        worker("two", dask)
+        worker("two", dask, "--nworkers", "2")
         without = worker("without", [sys.executable, str(bare)], "--no-nanny")
         while not address_file.exists():
             assert all(process.poll() is None for process in cluster)

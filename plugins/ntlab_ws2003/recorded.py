@@ -140,7 +140,7 @@ class _Copy:
         self.recording = recording
         self.chosen = frozenset(chosen)
         self.order = chosen
-        self.session: Session = machine.create_session(number)
+        self.session: Session = machine.create_session(max(machine.sessions, default=0) + 1)
         self.first_object = (number - 1) * len(recording.waits)
         self.left = len(chosen)
         self.end = 0

@@ -28,6 +28,7 @@ from ntlab.machine import (
 from ntlab.quantities import MIB, MILLISECOND, SECOND
 
 PARTS_OF_A_TICK = 8
+MOST_VIRTUAL_PROCESSORS = 4
 
 
 @attrs.define(slots=False, eq=False)
@@ -80,12 +81,6 @@ class _User:
     )  # spinning, holds and running at the warm-up's end
 
     def _prepare(self, machine: Machine) -> None:
-        if not machine.dispatcher.object_hold:
-            raise UserError(
-                "operations on objects take no time, so there is no lock to contend for",
-                where="ws2003.object_hold",
-                expected="1 ns or more, such as '4 us'",
-            )
         self._machine = machine
         if self.skew:
             self._popularity.extend(accumulate(k**-self.skew for k in range(1, self.objects + 1)))
@@ -260,7 +255,7 @@ class Saturated(_User):
     name="virtual", summary="Terminal servers as child partitions, each with sessions to serve all the time."
 )
 class Virtual(Saturated):
-    """`processors` are the virtual ones of each partition, 0 for as many as the host has."""
+    """`processors` are the virtual ones of each partition, 0 for as many as the host has, or four."""
 
     owner = "timer_expiration.virtual"
 
@@ -272,9 +267,10 @@ class Virtual(Saturated):
     def start(self, machine: Machine) -> None:
         self._machine = machine
         options = [field.name for field in attrs.fields(Saturated) if "ntlab" in field.metadata]
+        processors = self.processors or min(len(machine.processors), MOST_VIRTUAL_PROCESSORS)
         for number in range(self.partitions):
             partition = machine.partitions.create(
-                f"server{number}", processors=self.processors or len(machine.processors), memory=self.memory
+                f"server{number}", processors=processors, memory=self.memory
             )
             server = Saturated(**{name: getattr(self, name) for name in options})
             server.start(partition.machine)
@@ -287,7 +283,7 @@ class Virtual(Saturated):
             for metric in server.measure(guest):
                 if metric.name in total:
                     total[metric.name] += metric.value
-        virtual = self.processors or len(machine.processors)
+        virtual = len(self._servers[0][1].processors)
         waits = sorted(wait for server, _ in self._servers for _, wait in server.waits) or [0]
         return [
             Metric("users", total["users"]),
@@ -356,7 +352,7 @@ class Sessions(_User):
 
 
 def _about(mean: float, law: str, chance: Random) -> int:
-    return round(chance.expovariate(1 / mean)) if law == "exponential" else round(mean)
+    return round(chance.expovariate(1 / mean)) if law == "exponential" and mean else round(mean)
 
 
 def _percentile(values: list[int], thousandths: int) -> int:

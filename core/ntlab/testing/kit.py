@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 HASH_SEED = "4242"
 """What strings hash by in the other process; here it is anything else."""
 GLIMPSE = 40 * MILLISECOND
-"""How long a run of others' is looked at, to see whether the plugin changes what does not use it: two ticks of
+"""How long a run of others' is looked at, to see whether a plugin changes what does not use it: two ticks of
 the clock. Of n plugins each looks at n of them, so they are to be short."""
 TRIED_BLINDLY = 2
 """In how many runs a hook is muted before it is found out where it is asked at all."""

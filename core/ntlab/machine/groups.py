@@ -196,7 +196,7 @@ class Groups:
         }
 
     def check(self) -> None:
-        """Every thread is in one group, and where its process is. Raises SimulationError where not."""
+        """Every thread is in one group. Raises SimulationError where one is not."""
         for thread in self.machine.threads.values() if self.masks else ():
             if len(self.spanned(thread.affinity & self.machine.scheduler.all_mask)) > 1:
                 raise SimulationError(

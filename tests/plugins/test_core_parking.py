@@ -67,6 +67,7 @@ test_conformance = conformance(
             {
                 "core-parking-remote",
                 "core-parking-stalls",
+                "core-parking-refill",
                 "core-parking-remote-response",
                 "core-parking-remote-power",
             },

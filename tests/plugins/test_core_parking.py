@@ -53,7 +53,7 @@ test_conformance = conformance(
         (
             "core-parking",
             {"packages.core_parking.prefer_packages": False},
-            {"core-parking-power", "core-parking-sleep"},
+            {"core-parking-power", "core-parking-energy", "core-parking-sleep"},
         ),
         ("core-parking-knee", {"ws2003.idle_states": "first"}, {"core-parking-knee-power"}),
         (

@@ -82,7 +82,7 @@ class Recorded:
         for copy in self._copies:
             copy.begin()
         if self.rivals:
-            session = machine.create_session(self.copies + 1)
+            session = _new_session(machine)
             process = machine.create_process("rivals", session=session)
             for _ in range(self.rivals):
                 machine.create_thread(process, self._computes())
@@ -140,7 +140,7 @@ class _Copy:
         self.recording = recording
         self.chosen = frozenset(chosen)
         self.order = chosen
-        self.session: Session = machine.create_session(max(machine.sessions, default=0) + 1)
+        self.session = _new_session(machine)
         self.first_object = (number - 1) * len(recording.waits)
         self.left = len(chosen)
         self.end = 0
@@ -248,6 +248,11 @@ class _Wait(Request):
 
     def perform(self, thread: Thread) -> None:
         self.waiting[self.wake] = thread
+
+
+def _new_session(machine: Machine) -> Session:
+    """A session more, beside those that there are."""
+    return machine.create_session(max(machine.sessions, default=0) + 1)
 
 
 def windows_priority(linux: int | None) -> int:

@@ -105,10 +105,11 @@ def test_waits_by_the_clock(tmp_path: Path) -> None:
 
 def test_copies_and_rivals(tmp_path: Path) -> None:
     machine = boot(2, [rules(quantum=MS)], trace=True)
+    machine.create_session(3)
     seen = replayed(machine, perf_script(TWO, NAMES), tmp_path, copies=3, rivals=2)
     assert seen["run_time"] == 3 * 1250 * US
     assert (seen["finished"], seen["signalled"]) == (1, 9)
-    assert sorted(machine.sessions) == [1, 2, 3, 4]
+    assert sorted(machine.sessions) == [3, 4, 5, 6, 7]
     assert not machine.threads
     assert Recorder(machine).run_time("rivals.0") > MS
 

@@ -50,7 +50,7 @@ from ntlab.machine import (
     View,
     WorkingSet,
 )
-from ntlab.machine.accesses import STATUS_NO_MEMORY
+from ntlab.machine.accesses import STATUS_IN_PAGE_ERROR, STATUS_NO_MEMORY
 from ntlab.machine.extents import BAD
 from ntlab.machine.mappings import create_mapping
 from ntlab.machine.paging import PAGE_MASK, SPACE_SHIFT, number
@@ -289,6 +289,7 @@ WEIGHTS = {
     "interrupt": 3,
     "change_speed": 2,
     "hold_devices": 3,
+    "spoil_disk": 1,
     "bad_page": 1,
     "add_memory": 0.3,
     "replace_memory": 0.3,
@@ -447,7 +448,8 @@ class Stress:
         owner = region.owner
 
         def then(result: Any) -> None:
-            self.results["no memory" if result == STATUS_NO_MEMORY else "touched"] += 1
+            told = {STATUS_NO_MEMORY: "no memory", STATUS_IN_PAGE_ERROR: "in-page error"}
+            self.results[told.get(result, "touched")] += 1
             if write and result is None:
                 begin = number(region.space, region.first) + first
                 self.changed.update(dict.fromkeys(range(begin, begin + pages)))
@@ -637,6 +639,20 @@ class Stress:
 
     def hold_devices(self) -> None:
         self.holding.until = self.engine.now + self.random.randrange(2_000_000)
+
+    def spoil_disk(self) -> None:
+        """A page of a program's, or of a file's, cannot be read any more. Of the kernel's own none is spoilt:
+        that would be the end of the machine."""
+        if self.random.random() < 0.5:
+            file = self.random.choice(self.files)
+            first = file.start + self.random.randrange(file.size)
+            self.paging.disk.unreadable.add(first, first + 1)
+        else:
+            programs = {self.memory.space(process).id for process in self.processes}
+            runs = [run for run in self.paging.file.stored_runs() if run.owner >> SPACE_SHIFT in programs]
+            if runs:
+                first = self.random.choice(runs).slot * PAGE
+                self.paging.disk.unreadable.add(first, first + PAGE)
 
     def bad_page(self) -> None:
         if self.memory.pages(BAD) < self.memory.installed // 8:

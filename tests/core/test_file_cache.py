@@ -32,7 +32,7 @@ from ntlab.machine import (
     Sleep,
     Touch,
 )
-from ntlab.machine.accesses import STATUS_NO_MEMORY
+from ntlab.machine.accesses import STATUS_IN_PAGE_ERROR, STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, STANDBY
 from ntlab.plugin import option, plugin
 from ntlab.quantities import GIB, KIB, MIB, MILLISECOND, TIB, Size
@@ -693,3 +693,19 @@ def test_a_machine_without_files_has_none_of_it() -> None:
     assert machine.counters()[r"Cache\Copy Read Hits %"] == 0
     assert machine.file_cache.mappings == {}
     assert SYSTEM_CACHE not in [space.name for space in machine.memory.spaces.values()]
+
+
+def test_what_cannot_be_read_of_a_file_is_told_to_whoever_needs_it() -> None:
+    """Reading ahead tells nobody; a read, and a touch of a view, are told when it is their turn."""
+    desk = Desk(ahead=4)
+    file, other = desk.file(16), desk.file(16)
+    disk = file.device
+    assert isinstance(disk, Disk)
+    for each in file, other:
+        disk.unreadable.add(each.start + 6 * PAGE, each.start + 6 * PAGE + 1)
+    opened = desk.cache.open(file)
+    reads = [CopyRead(opened, page * PAGE, PAGE, accesses=0) for page in range(8)]
+    assert desk.do(*reads) == [None] * 6 + [STATUS_IN_PAGE_ERROR, None]
+    view = desk.cache.map(desk.machine.memory.space(desk.process), other)
+    touched = desk.do(Touch(view, 6, 1, accesses=0), Touch(view, 7, 1, accesses=0))
+    assert touched == [STATUS_IN_PAGE_ERROR, None]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
 from ntlab.machine import FlushModifiedList, Machine, Memory, PagingPolicy, Region, Touch
-from ntlab.machine.accesses import STATUS_NO_MEMORY
+from ntlab.machine.accesses import STATUS_IN_PAGE_ERROR, STATUS_NO_MEMORY
 from ntlab.machine.extents import ACTIVE, MODIFIED, STANDBY, TRANSITION
 from ntlab.machine.paging import PAGE_MASK, SPACE_SHIFT, number
 from ntlab.plugin import option, plugin
@@ -63,6 +63,46 @@ def test_where_nothing_fits_a_write_shrinks_to_the_longest_free_run() -> None:
     box.trim(1, 3, 4, 7)
     box.do(FlushModifiedList())
     assert box.transfers("Write")[before:] == [(3, 2), (1, 1), (7, 1)]
+
+
+def gone(box: Box) -> None:
+    """What was on the standby list is there no more."""
+    everything = box.allocate(64)
+    box.machine.memory.populate(everything, 0)
+    box.region.space.release(everything)
+    assert box.machine.memory.available == 64
+    assert not box.region.extents()
+
+
+def test_a_page_that_cannot_be_read_is_told_and_harms_nobody() -> None:
+    box = Box(4, read=1)
+    box.write(0, 1, 2, 3)
+    gone(box)
+    disk = box.paging.disk
+    slot = box.slots()[2]
+    disk.unreadable.add(slot * PAGE + 512, slot * PAGE + 513)
+    touches = [box.touch(page, write=False) for page in range(4)]
+    assert box.do(*touches) == [None, None, STATUS_IN_PAGE_ERROR, None]
+    assert box.state(2) is None
+    assert box.machine.memory.available == 64 - 3
+    assert box.do(touches[2]) == [STATUS_IN_PAGE_ERROR]
+    waiting = [box.start(touches[2]) for _ in range(3)]
+    before = disk.reads
+    box.machine.run()
+    assert waiting == [[STATUS_IN_PAGE_ERROR]] * 3
+    assert disk.reads == before + 3  # each has tried
+    disk.unreadable.remove(0, 1 << 40)
+    assert box.do(touches[2]) == [None]
+
+
+def test_what_is_written_again_can_be_read_again() -> None:
+    box = Box(2, read=1)
+    disk = box.paging.disk
+    disk.unreadable.add(0, 1 << 20)
+    box.write(0, 1)
+    gone(box)
+    assert box.do(box.touch(0, 2, write=False)) == [None]
+    assert list(disk.unreadable) == [(2 * PAGE, 1 << 20)]
 
 
 def test_a_full_file_makes_the_writer_give_up_until_a_slot_is_free() -> None:

@@ -31,7 +31,7 @@ from ntlab.machine import (
     Touch,
 )
 from ntlab.machine.extents import BAD, STANDBY
-from ntlab.machine.replacement import FrameSet
+from ntlab.machine.ordered import Runs
 from ntlab.plugin import option, plugin
 from ntlab.quantities import MIB, MILLISECOND, SECOND
 from ntlab.testing import boot, exercise, rules, small_tables
@@ -111,7 +111,7 @@ def test_tables_without_some_parts(name: str, data: st.DataObject) -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(1, 20)), max_size=40))
 def test_a_frame_set_is_a_set_of_frames(operations: list[tuple[bool, int, int]]) -> None:
-    runs, plain = FrameSet(), set[int]()
+    runs, plain = Runs(), set[int]()
     for adds, first, pages in operations:
         frames = range(first, first + pages)
         if adds:

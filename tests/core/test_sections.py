@@ -113,6 +113,22 @@ def test_changed_pages_that_are_pushed_out_can_be_read_back() -> None:
     assert machine.paging.write_sizes.total()
 
 
+def test_a_page_of_the_kernels_that_cannot_be_read_ends_the_machine() -> None:
+    machine = machine_of(Ws2003(), trace=True)
+    pool = section(machine, PAGED_POOL, 300)
+    touch(machine, pool, 0, 300, write=True)
+    touch(machine, section(machine, SYSTEM_CODE, PAGES), 0, PAGES - 150)
+    assert machine.paging is not None
+    machine.paging.disk.unreadable.add(0, 1 << 30)
+    process = machine.create_process("user")
+    machine.create_thread(process, iter([Touch(pool, 0, 300, accesses=0)]))
+    machine.run()
+    assert machine.crash is not None
+    assert machine.crash.code == 0x7A
+    assert machine.crash.parameters[1] == 0xC000009C
+    machine.memory.check()
+
+
 def test_a_shortage_takes_from_the_kernel_too_down_to_its_minimum() -> None:
     machine = machine_of(Ws2003(system_working_set_minimum=100))
     pool = section(machine, PAGED_POOL, PAGES)

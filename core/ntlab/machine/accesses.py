@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STATUS_NO_MEMORY = 0xC0000017
 """What `Touch` gives when no page can be had and none is promised."""
+STATUS_IN_PAGE_ERROR = 0xC0000006
+"""What `Touch` gives when a page cannot be read."""
 
 KERNEL_LOGGER = "NT Kernel Logger"
 DEMAND_ZERO_FAULT = event_type(KERNEL_LOGGER, "PageFault/DemandZeroFault", "tid pid page pages node")
@@ -190,7 +192,7 @@ class Touch(Request):
     between these at no more than the links' bandwidth. The processor is busy meanwhile.
     `tally` counts these accesses, as the machine's own tally counts all.
 
-    The program receives nothing, or `STATUS_NO_MEMORY`.
+    The program receives nothing, `STATUS_NO_MEMORY` or `STATUS_IN_PAGE_ERROR`.
     """
 
     __slots__ = ("accesses", "first", "overlap", "pages", "region", "tally", "write")

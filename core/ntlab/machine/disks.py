@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import attrs
 
 from ntlab.errors import SimulationError, UnknownNameError, UserError
-from ntlab.machine.io import Device, IoRequest
+from ntlab.machine.io import DATA_ERROR, SUCCESS, Device, IoRequest
+from ntlab.machine.ordered import Runs
 from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.machine.stages import Stage
 from ntlab.quantities import Duration, Rate, Size
@@ -152,6 +153,9 @@ class Disk(Device):
     Totals: `reads`, `writes`, `read_bytes`, `written_bytes`, `seeks` (transfers that did not follow on the
     last one), `splits` (requests that came in parts), `response_time` (ns from issue to the end of the
     transfer, over all transfers).
+
+    `unreadable` are bytes that it cannot read: a read of any of them takes its time and fails with
+    DATA_ERROR. What is written there goes to spare sectors, and can be read again.
     """
 
     increment: ClassVar[int] = 1
@@ -162,6 +166,7 @@ class Disk(Device):
         self.model = model
         self.stage = Stage(machine.engine, self.service_time, self._done, model.channels)
         self.position = 0  # the byte after the last transfer
+        self.unreadable = Runs()
         self.reads = 0
         self.writes = 0
         self.read_bytes = 0
@@ -208,6 +213,12 @@ class Disk(Device):
         now = self.machine.engine.now
         taken = now - request.issued
         self.response_time += taken
+        first, stop = request.offset, request.offset + request.length
+        status = SUCCESS
+        if request.operation == "write":
+            self.unreadable.remove(first, stop)
+        elif self.unreadable.touches(first, stop):
+            status = DATA_ERROR
         if request.operation == "read":
             self.reads += 1
             self.read_bytes += request.length
@@ -221,7 +232,7 @@ class Disk(Device):
             tid = request.thread.id if request.thread is not None else 0
             what = (self.number, request.flags, request.length, request.offset, request.id)
             trace((now, event.id, *what, taken, tid))
-        self.machine.io.finish(request)
+        self.machine.io.finish(request, status)
 
     def counters(self, seconds: float) -> dict[str, float]:
         transfers = self.reads + self.writes

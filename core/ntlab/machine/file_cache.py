@@ -28,7 +28,7 @@ from ntlab.errors import SimulationError, UserError
 from ntlab.machine.accesses import Touch
 from ntlab.machine.disks import Disk
 from ntlab.machine.extents import ACTIVE, TRANSITION, Transfer
-from ntlab.machine.io import NOCACHE, PAGING_IO, File, IoRequest
+from ntlab.machine.io import NOCACHE, PAGING_IO, SUCCESS, File, IoRequest
 from ntlab.machine.paging import FILE_END, FILE_READ, SYSTEM_PID, first_disk, whole_pages
 from ntlab.machine.policy import CachePolicy
 from ntlab.machine.sections import SYSTEM_CACHE
@@ -323,10 +323,13 @@ class FileCache:
         if self._trace_end is not None:
             self._trace_end((self.engine.now, FILE_END.id, request.id, request.status))
         del self._transfers[transfer]
-        if views:  # through which whoever reads ahead touches the pages
-            for extent in transfer.extents:
-                extent.accessed = True
-        self.memory.end_read(transfer, active)
+        if request.status == SUCCESS:
+            if views:  # through which whoever reads ahead touches the pages
+                for extent in transfer.extents:
+                    extent.accessed = True
+            self.memory.end_read(transfer, active)
+        else:
+            self.memory.fail_read(transfer, request.thread)
         self._leave(views)
 
     # -- views ---------------------------------------------------------------------------------------------
@@ -516,8 +519,8 @@ class MapFile(Request):
 class CopyRead(Request):
     """Read `length` bytes at `offset` of an open file through the cache.
 
-    `accesses` and `overlap` say what copying a page costs, as of a `Touch`. The program receives nothing, or
-    `STATUS_NO_MEMORY`.
+    `accesses` and `overlap` say what copying a page costs, as of a `Touch`. The program receives what that
+    gives.
     """
 
     __slots__ = ("accesses", "file", "length", "offset", "overlap")

@@ -40,6 +40,7 @@ PAGING_IO = 0x2
 
 SUCCESS = 0
 CANCELLED = 0xC0000120
+DATA_ERROR = 0xC000009C
 """Status of a request: NT status codes."""
 
 REDIRECT_VECTOR = 0xE1

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError, UserError
-from ntlab.machine.accesses import Accesses
+from ntlab.machine.accesses import STATUS_IN_PAGE_ERROR, Accesses
 from ntlab.machine.accounts import check_memory
 from ntlab.machine.ageing import ANY_AGE, create_ageing
 from ntlab.machine.extents import (
@@ -43,7 +43,9 @@ from ntlab.machine.extents import (
     PageList,
     Transfer,
 )
+from ntlab.machine.io import DATA_ERROR
 from ntlab.machine.policy import MemoryPolicy
+from ntlab.machine.sections import SYSTEM_CACHE
 from ntlab.machine.spaces import AddressSpace, Backing, Region, WorkingSet
 from ntlab.quantities import GIB
 from ntlab.tracing import event_type
@@ -57,6 +59,8 @@ ALLOCATION_GRANULARITY = 65536
 """Regions begin at multiples of this many bytes of address space."""
 NO_PREFERRED_NODE = 0xFFFFFFFF
 """What programs say where they prefer no node."""
+KERNEL_DATA_INPAGE_ERROR = 0x7A
+"""The bug check for a page of the kernel's that cannot be read."""
 UNSTATED_MEMORY = 4 * GIB
 """Bytes of each node where the description of the machine says nothing of memory: a guess."""
 
@@ -460,6 +464,24 @@ class Memory:
                 extent = self.isolate(extent, first, stop)
                 self.make_room(extent.region.space.working_set, extent.pages)
                 self.move(extent, ACTIVE)
+
+    def fail_read(self, transfer: Transfer, thread: Thread | None) -> None:
+        """The pages cannot be read: it is as if nobody had tried. `thread`, for which they were to be read,
+        is told by STATUS_IN_PAGE_ERROR if it waits for one of them; others that do try for themselves.
+
+        Bug check 0x7A where they are the kernel's own, but for cached files, and anybody waits.
+        """
+        space = transfer.extents[0].region.space
+        page = transfer.extents[0].page
+        for extent in list(transfer.extents):
+            self.discard(extent)
+            self.free_frames(extent.node, extent.frame, extent.pages)
+        if transfer.waiters and space.working_set.kernel and space.name != SYSTEM_CACHE:
+            address = page * self.policy.page_size
+            self.machine.bug_check(KERNEL_DATA_INPAGE_ERROR, 0, DATA_ERROR, space.id, address)
+        for waiter in transfer.waiters:
+            self.machine.scheduler.wake(waiter, STATUS_IN_PAGE_ERROR if waiter is thread else None)
+        self.more_available()
 
     def begin_write(self, extents: Iterable[Extent]) -> Transfer:
         """Modified extents are about to be written: they are in transition, and count as unchanged.

@@ -1,4 +1,5 @@
-"""A map by ascending integers, where a key more costs the same among ten and among a million."""
+"""A map by ascending integers, where a key more costs the same among ten and among a million; and a set of
+integers, as runs."""
 
 from __future__ import annotations
 
@@ -136,3 +137,50 @@ class Ordered(Generic[V]):
 
     def __len__(self) -> int:
         return sum(map(len, self._keys))
+
+
+class Runs:
+    """A set of integers, as runs."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def add(self, first: int, stop: int) -> None:
+        """Add first..stop."""
+        low, high = bisect_left(self._stops, first), bisect_right(self._starts, stop)
+        if low < high:
+            first, stop = min(first, self._starts[low]), max(stop, self._stops[high - 1])
+        self._starts[low:high] = [first]
+        self._stops[low:high] = [stop]
+
+    def remove(self, first: int, stop: int) -> None:
+        """Take out what of first..stop is in it."""
+        low, high = bisect_right(self._stops, first), bisect_left(self._starts, stop)
+        if low >= high:
+            return
+        before, after = self._starts[low], self._stops[high - 1]
+        left = [(before, first)] if before < first else []
+        right = [(stop, after)] if stop < after else []
+        self._starts[low:high] = [start for start, _ in left + right]
+        self._stops[low:high] = [end for _, end in left + right]
+
+    def touches(self, first: int, stop: int) -> bool:
+        """Whether any of first..stop is in it."""
+        return bisect_right(self._stops, first) < bisect_left(self._starts, stop)
+
+    def missing(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The runs (first, stop) of first..stop that are not in it."""
+        index = bisect_right(self._stops, first)
+        while first < stop:
+            start, end = (
+                (self._starts[index], self._stops[index]) if index < len(self._starts) else (stop, stop)
+            )
+            if first < start:
+                yield first, min(start, stop)
+            first = max(first, end)
+            index += 1
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The runs as (first, stop)."""
+        return zip(self._starts, self._stops, strict=True)

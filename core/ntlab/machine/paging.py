@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ntlab.errors import SimulationError, UserError
 from ntlab.machine.disks import Disk
 from ntlab.machine.extents import MODIFIED, TRANSITION, Extent, Transfer
-from ntlab.machine.io import NOCACHE, PAGING_IO, IoRequest
+from ntlab.machine.io import NOCACHE, PAGING_IO, SUCCESS, IoRequest
 from ntlab.machine.pagefile import PagingFile
 from ntlab.machine.policy import PagingPolicy
 from ntlab.machine.records import KERNEL_LOGGER
@@ -163,7 +163,10 @@ class Paging:
 
         def done(request: IoRequest) -> None:
             self._ended(request)
-            memory.end_read(transfer, wanted)
+            if request.status == SUCCESS:
+                memory.end_read(transfer, wanted)
+            else:
+                memory.fail_read(transfer, thread)
 
         slot = self.file.slot_of[base + first]
         request = IoRequest(

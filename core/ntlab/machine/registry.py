@@ -309,7 +309,8 @@ class _Place(NamedTuple):
 class QueryKey(Request):
     """Look up a key of a hive: look at all the cells on the way, `accesses` cache lines of each.
 
-    The program receives nothing, or `STATUS_NO_MEMORY`.
+    The program receives nothing, `STATUS_NO_MEMORY` or, where a hive's file cannot be read,
+    `STATUS_IN_PAGE_ERROR`.
     """
 
     __slots__ = ("accesses", "hive", "key", "pages")

@@ -13,11 +13,11 @@ non-paged memory and what devices transfer. A frame that holds nothing is not co
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from ntlab.errors import SimulationError
+from ntlab.machine.ordered import Runs
 from ntlab.quantities import SECOND
 from ntlab.tracing import event_type
 
@@ -34,49 +34,6 @@ CHUNK = 16384
 """Pages that are copied at a time."""
 
 Outcome = Literal["", "replaced", "vetoed"]
-
-
-class FrameSet:
-    """A set of frames, as runs."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._stops: list[int] = []
-
-    def add(self, first: int, stop: int) -> None:
-        """Add the frames first..stop."""
-        low, high = bisect_left(self._stops, first), bisect_right(self._starts, stop)
-        if low < high:
-            first, stop = min(first, self._starts[low]), max(stop, self._stops[high - 1])
-        self._starts[low:high] = [first]
-        self._stops[low:high] = [stop]
-
-    def remove(self, first: int, stop: int) -> None:
-        """Take out those of the frames first..stop that are in it."""
-        low, high = bisect_right(self._stops, first), bisect_left(self._starts, stop)
-        if low >= high:
-            return
-        before, after = self._starts[low], self._stops[high - 1]
-        left = [(before, first)] if before < first else []
-        right = [(stop, after)] if stop < after else []
-        self._starts[low:high] = [start for start, _ in left + right]
-        self._stops[low:high] = [end for _, end in left + right]
-
-    def missing(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The runs (first, stop) of first..stop that are not in it."""
-        index = bisect_right(self._stops, first)
-        while first < stop:
-            start, end = (
-                (self._starts[index], self._stops[index]) if index < len(self._starts) else (stop, stop)
-            )
-            if first < start:
-                yield first, min(start, stop)
-            first = max(first, end)
-            index += 1
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The runs as (first, stop)."""
-        return zip(self._starts, self._stops, strict=True)
 
 
 class MemoryReplacement:
@@ -105,8 +62,8 @@ class MemoryReplacement:
         self.done: Callable[[], object] | None = None
         self._engine = machine.engine
         self._memory = machine.memory
-        self._same = FrameSet()  # frames that the spare is taken to hold as they are
-        self._changed = FrameSet()  # frames that were written to since they were copied
+        self._same = Runs()  # frames that the spare is taken to hold as they are
+        self._changed = Runs()  # frames that were written to since they were copied
         self._last = machine.memory.installed + 1  # pages of the last round
         self._window = -1  # when it began
         self._todo: list[tuple[int, int]] = []

@@ -27,7 +27,8 @@ class Backing(Protocol):
     def read(self, thread: Thread, region: Region, page: int, stop: int) -> bool:
         """Begin to read stored pages from `page` on, by `memory.begin_read`, which must include `page`.
 
-        `memory.end_read` follows later, never within this call. May read fewer or more than asked for.
+        `memory.end_read` or `fail_read` follows later, never within this call. May read fewer or more than
+        asked for.
         False if there is no memory to read into.
         """
 

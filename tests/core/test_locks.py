@@ -221,12 +221,12 @@ def test_pollaczek_khinchine(holds: tuple[int, ...], name: str) -> None:
     if name == "M/D/1":
         assert math.isclose(expected, 2.0 * mean)
     means = []
-    for seed in range(6):
+    for seed in range(5):
         machine = boot(64, seed=seed, trace=True)
         lock = machine.create_lock("l")
         random = machine.streams.stream("test", name)
         arrivals, time = [], 0
-        for number in range(6000):
+        for number in range(4000):
             time += round(random.expovariate(rho / mean))
             hold_time = random.choice(holds)
             arrivals.append((time, hold_time))
@@ -239,7 +239,7 @@ def test_pollaczek_khinchine(holds: tuple[int, ...], name: str) -> None:
             lindley.append(max(0, free - at))
             free = max(free, at) + hold_time
         assert waits == lindley
-        means.append(sum(waits[600:]) / len(waits[600:]))
+        means.append(sum(waits[400:]) / len(waits[400:]))
     average = sum(means) / len(means)
     deviation = math.sqrt(sum((m - average) ** 2 for m in means) / (len(means) - 1))
     assert abs(average - expected) < t_quantile(len(means) - 1, 0.99) * deviation / math.sqrt(len(means))
@@ -268,7 +268,7 @@ WORKS = st.lists(
     discipline=st.sampled_from(["fifo", "test_and_set"]),
     transfer=st.sampled_from([0, 0, 3]),
 )
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_nothing_is_lost_and_littles_law_holds(
     threads: list[tuple[int, int, list[Step]]],
     works: list[tuple[int, int, str, int]],

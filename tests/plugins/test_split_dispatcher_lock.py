@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
+from judging import failing
 from ntlab.errors import UserError
 from ntlab.machine import Machine
 from ntlab.quantities import MICROSECOND, MILLISECOND, Duration
@@ -67,7 +68,7 @@ def test_without_a_number_there_are_as_many_locks_as_processors() -> None:
 
 
 def test_a_timer_takes_its_processors_lock_though_a_thread_waits_for_it() -> None:
-    machine, found = served(8, SplitDispatcherLock(), waited_for=1.0, time=20 * MS, ticking=0)
+    machine, found = served(8, SplitDispatcherLock(), waited_for=1.0)
     timers = [lock for lock in machine.locks if lock.name.startswith("timers")]
     assert all(lock.acquisitions > 10 and not lock.contentions for lock in timers)
     assert found["spinning_share"] < 0.02
@@ -85,13 +86,23 @@ def test_one_lock_for_all_objects_is_the_dispatcher_lock_again() -> None:
     .filter(lambda pair: pair[1] - pair[0] > 0.5),
     locks=st.sampled_from([4, 16, 32]),
 )
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_more_skew_never_serves_more(skews: list[float], locks: int) -> None:
     even, steep = (
         served(24, SplitDispatcherLock(locks=locks), skew=skew, time=4 * MS, hold_law="exact")[1]["users"]
         for skew in skews
     )
     assert steep < 1.05 * even
+
+
+@pytest.mark.parametrize(
+    ("experiment", "claims"),
+    [("", {"-16", "-256", "-spinning"}), ("-skew", {"-skew"})],
+    ids=["users", "skew"],
+)
+def test_with_one_lock_nothing_is_left_to_claim(experiment: str, claims: set[str]) -> None:
+    found = failing(f"split-dispatcher-lock{experiment}", {"split_dispatcher_lock.locks": 1})
+    assert found == {f"split-dispatcher-lock{claim}" for claim in claims}
 
 
 @pytest.mark.parametrize("value", [-1, "many"])

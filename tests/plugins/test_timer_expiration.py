@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntlab
+from judging import failing
 from ntlab.errors import UserError
 from ntlab.lab.statistics import estimate, t_quantile
 from ntlab.machine import Machine
@@ -117,7 +118,7 @@ HOLD = st.integers(1, 20).map(lambda us: us * US)
     expirations=st.integers(0, 200),
     f=st.sampled_from([0, 0.5, 1]),
 )
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_no_more_users_than_processors_and_lock_allow(
     processors: int, hold: int, timer: int, expirations: int, f: float
 ) -> None:
@@ -327,6 +328,25 @@ def test_on_the_hardware_of_others(name: str) -> None:
         for plugins in ((), (TimerExpiration(),))
     ]
     assert found[1] / found[0] == pytest.approx(1.3, abs=0.02)
+
+
+# -- what the claims rest on -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("experiment", "claims"),
+    [
+        ("users", {"curve", "30-percent", "knee", "spinning"}),
+        ("waiting", {"half", "one-table-lock"}),
+        ("convoy", {"convoy-tick", "convoy-p99", "convoy-mean", "convoy-throughput"}),
+        ("response", {"response", "room"}),
+    ],
+)
+def test_with_timers_under_the_dispatcher_lock_nothing_is_left_to_claim(
+    experiment: str, claims: set[str]
+) -> None:
+    found = failing(f"timer-expiration-{experiment}", {"timer_expiration.timer_locks": 0})
+    assert found == {f"timer-expiration-{claim}" for claim in claims}
 
 
 # -- what every plugin keeps -------------------------------------------------------------------------------

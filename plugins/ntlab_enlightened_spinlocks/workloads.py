@@ -116,8 +116,7 @@ class Contention:
         processors = [vp for partition, _ in self.guests for vp in partition.processors]
         run_time = sum(vp.run_time for vp in processors)
         spun = sum(
-            lock.spin_time + sum(lock.spun(waiter.user) for waiter in lock.waiters)
-            for _, lock in self.guests
+            lock.spin_time + sum(lock.spun(waiter.user) for waiter in lock.waiters) for _, lock in self.guests
         )
         waits, holds = sorted(self.waits) or [0], sorted(self.holds) or [0]
         return [

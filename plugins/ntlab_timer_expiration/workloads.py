@@ -76,9 +76,10 @@ class _User:
 
     _expired: int = state(int)  # on the tick
     _popularity: list[float] = state(list)
-    _before: tuple[int, int, int] = state(
-        lambda: (0, 0, 0)
-    )  # spinning, holds and running at the warm-up's end
+    # What had been at the end of the warm-up: running and spinning of all processors, holds by lock.
+    _ran: int = state(int)
+    _spun: int = state(int)
+    _held: dict[int, int] = state(dict)
 
     def _prepare(self, machine: Machine) -> None:
         self._machine = machine
@@ -87,17 +88,14 @@ class _User:
         machine.engine.at(self.warm_up, self._warm)
 
     def _warm(self, _: object) -> None:
-        self._before = self._totals()
+        locks = self._machine.locks
+        self._ran = self._running()
+        self._spun = sum(lock.spin_time for lock in locks)
+        self._held = {lock.id: lock.hold_time for lock in locks}
 
-    def _totals(self) -> tuple[int, int, int]:
-        machine, now = self._machine, self._machine.engine.now
-        running = sum(p.busy_time + (now - p.busy_since if p.thread else 0) for p in machine.processors)
-        locks = list(machine.locks)
-        return (
-            sum(lock.spin_time for lock in locks),
-            max((lock.hold_time for lock in locks), default=0),
-            running,
-        )
+    def _running(self) -> int:
+        now = self._machine.engine.now
+        return sum(p.busy_time + (now - p.busy_since if p.thread else 0) for p in self._machine.processors)
 
     def _set_timers(self, machine: Machine, users: int, random: Random, process: Process) -> None:
         """Each user's timer expires so often in a second: a thread waits for it, or it has a DPC."""
@@ -149,12 +147,14 @@ class _User:
 
     def _measured(self, processors: int) -> list[Metric]:
         time = self._time()
-        spun, held, ran = (now - before for now, before in zip(self._totals(), self._before, strict=True))
+        locks = self._machine.locks
+        spun = sum(lock.spin_time for lock in locks) - self._spun
+        held = max((lock.hold_time - self._held.get(lock.id, 0) for lock in locks), default=0)
         waits = sorted(wait for _, wait in self.waits) or [0]
         tick = self._machine.scheduler.policy.tick
         first = sum(wait for asked, wait in self.waits if asked % tick < tick // PARTS_OF_A_TICK)
         return [
-            Metric("busy", ran / (time * processors)),
+            Metric("busy", (self._running() - self._ran) / (time * processors)),
             Metric("spinning_share", spun / (time * processors)),
             Metric("lock_utilisation", held / time),
             Metric("lock_wait_mean", sum(waits) / len(waits), "ns"),

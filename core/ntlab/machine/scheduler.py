@@ -838,7 +838,7 @@ class Scheduler:
             self._choose_actions()
 
     def grant(self, thread: Thread, work: int = 0) -> int:
-        """Replace a thread's present work by another, after which its program goes on. Returns what was left."""
+        """Replace a thread's present work; after the other its program goes on. Returns what was left."""
         processor = thread.processor
         if thread.state != RUNNING or processor is None:
             left, thread.remaining, thread.fraction = thread.remaining, work, 0

@@ -24,7 +24,7 @@ from ntlab.quantities import parse_duration, parse_share, parse_size
 EXPERIMENT = Path(__file__).with_name("core-parking-study.toml")
 MACHINES = {"xeon-2s": "2 nodes", "nehalem-2s": "2 nodes, hyper-threads", "opteron-4s": "4 nodes, C1 only"}
 LOADS = ("5 %", "10 %", "20 %", "30 %", "40 %", "50 %", "60 %", "90 %")
-SERVICES = ("200 us", "500 us", "1 ms", "2 ms", "5 ms", "20 ms")
+SERVICES = ("200 us", "500 us", "1 ms", "2 ms", "5 ms")
 LENGTH_LOADS = ("10 %", "25 %")
 STALLS = ("0 %", "25 %", "50 %", "75 %")
 DATA = ("0 B", "256 KiB")
@@ -118,10 +118,10 @@ WIDE, HIGH, LEFT, TOP, GAP = 200, 130, 62, 64, 34
 
 
 class Axis(NamedTuple):
-    """Where on a panel each setting is, 0 to 1, and which of them are labelled."""
+    """Where on a panel each setting is, 0 to 1, and the labels of some."""
 
     places: dict[str, float]
-    labels: Sequence[str]
+    labels: Mapping[str, str]
 
 
 class Panel:
@@ -211,16 +211,15 @@ def draw(store: Path, folder: Path) -> None:
     table(found, folder / "core-parking.csv")
     names = list(dict.fromkeys(key[0] for key in found))
     by_load = Axis(
-        {load: 0.03 + float(parse_share(load)) for load in LOADS}, ("5 %", "20 %", "40 %", "60 %", "90 %")
+        {load: 0.03 + float(parse_share(load)) for load in LOADS},
+        {load: load for load in ("5 %", "20 %", "40 %", "60 %", "90 %")},
     )
     machines = {
         f"{machine}: {MACHINES.get(machine, 'a real one')}": (lambda load, m=machine: Key(m, load))
         for machine in [*MACHINES, *(name for name in names if name not in MACHINES)]
     }
     panels(found, by_load, machines, ROWS, "load, part of all processors", folder / "core-parking-load.svg")
-    by_length = Axis(
-        {length: 0.04 + 0.92 * n / (len(SERVICES) - 1) for n, length in enumerate(SERVICES)}, SERVICES
-    )
+    by_length = _even({each: f"{parse_duration(each) / 1e6:g}" for each in SERVICES})
     lengths = {
         f"xeon-2s, load {load}": (lambda length, load=load: Key("xeon-2s", load, service=length))
         for load in LENGTH_LOADS
@@ -230,10 +229,10 @@ def draw(store: Path, folder: Path) -> None:
         by_length,
         lengths,
         ROWS[:3],
-        "mean time of a request alone",
+        "mean time of a request alone, ms",
         folder / "core-parking-length.svg",
     )
-    by_memory = Axis({stalls: 0.04 + 0.92 * n / (len(STALLS) - 1) for n, stalls in enumerate(STALLS)}, STALLS)
+    by_memory = _even({stalls: stalls for stalls in STALLS})
     memories = {
         f"xeon-2s, load 10 %, {data} in caches": (
             lambda stalled, data=data: Key("xeon-2s", "10 %", stalled=stalled, data=data)
@@ -244,6 +243,11 @@ def draw(store: Path, folder: Path) -> None:
         found, by_memory, memories, ROWS, "part of its time that a request waits for memory, if local",
         folder / "core-parking-memory.svg",
     )  # fmt: skip
+
+
+def _even(labels: Mapping[str, str]) -> Axis:
+    """Settings at equal distances."""
+    return Axis({each: 0.04 + 0.92 * n / (len(labels) - 1) for n, each in enumerate(labels)}, labels)
 
 
 def panels(
@@ -260,7 +264,9 @@ def panels(
         row = []
         for title, key in columns.items():
             panel = Panel(
-                title if not number else "", unit, [(axis.places[each], each) for each in axis.labels]
+                title if not number else "",
+                unit,
+                [(axis.places[each], label) for each, label in axis.labels.items()],
             )
             for arm in ARMS:
                 if not (ratio and arm == "off"):

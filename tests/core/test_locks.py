@@ -71,6 +71,20 @@ def test_a_dpc_spins_for_its_lock_and_holds_it() -> None:
     assert [r["tid"] for r in machine.tracer.records("Contend")] == [0]
 
 
+def test_acquisitions_and_contentions_are_counted() -> None:
+    machine = boot(2)
+    assert not any(name.startswith("Synchronization") for name in machine.counters())
+    lock = machine.create_lock("l")
+    start(machine, 0, hold(lock, 10))
+    start(machine, 1, hold(lock, 5, before=8))
+    machine.run(1000)
+    per_second = {name: value for name, value in machine.counters().items() if "Spinlock" in name}
+    assert per_second == {
+        r"Synchronization(_Total)\Spinlock Acquires/sec": 2e6,
+        r"Synchronization(_Total)\Spinlock Contentions/sec": 1e6,
+    }
+
+
 def test_a_thread_waits_for_a_dpc() -> None:
     machine = boot(2, trace=True)
     lock = machine.create_lock("l")

@@ -274,6 +274,18 @@ class Locks:
         if lock.holder is None and lock.discipline == "test_and_set":
             lock._hand_over()
 
+    def counters(self) -> dict[str, float]:
+        """How often locks were acquired, and had to be waited for; nothing where there are none."""
+        if not self._all:
+            return {}
+        seconds = self.machine.engine.now / 1e9 or 1.0
+        acquisitions = sum(lock.acquisitions for lock in self._all)
+        contentions = sum(lock.contentions for lock in self._all)
+        return {
+            r"Synchronization(_Total)\Spinlock Acquires/sec": acquisitions / seconds,
+            r"Synchronization(_Total)\Spinlock Contentions/sec": contentions / seconds,
+        }
+
     def check(self) -> None:
         """Compare locks with their holders and waiters. Raises SimulationError where they differ."""
         raised: dict[User, int] = {}

@@ -436,6 +436,7 @@ class Machine:
             r"Processor(_Total)\% DPC Time": 100 * sum(p.dpc_time for p in self.processors) / total,
             **self.timers.counters(),
             **self.groups.counters(),
+            **self.locks.counters(),
             **self.memory.counters(),
             **(self.paging.counters() if self.paging is not None else {}),
             **self.sections.counters(),

@@ -1,9 +1,9 @@
 """Quantities as people write them, held as integers.
 
-Times are integer nanoseconds, sizes integer bytes, rates integer bytes a second; fractions are floats
-in 0..1. Powers are integer milliwatts and energies integer picojoules. Decimal prefixes are powers of 1000 and binary prefixes (KiB, MiB, ...) powers of 1024, as IEC
-80000-13 has them. Parsing is exact: "15.625 ms" is 15_625_000, and a value that is no whole number of
-its base unit ("0.3 B") is refused instead of rounded.
+Times are integer nanoseconds, sizes integer bytes, rates integer bytes a second; powers are integer
+milliwatts, energies integer picojoules; fractions are floats in 0..1. Decimal prefixes are powers of 1000
+and binary prefixes (KiB, MiB, ...) powers of 1024, as IEC 80000-13 has them. Parsing is exact: "15.625 ms"
+is 15_625_000, and a value that is no whole number of its base unit ("0.3 B") is refused instead of rounded.
 
 This module imports nothing of ntlab, so every other part may use it.
 """

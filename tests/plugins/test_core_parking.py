@@ -499,6 +499,7 @@ def test_the_clock_of_parked_processors(parked: Any, expected: int) -> None:
 
 @pytest.mark.skipif(not STUDY.is_file(), reason="only in the sources")
 def test_the_study_is_run_and_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("ntlab_smt")
     spec = importlib.util.spec_from_file_location("core_parking_study", STUDY)
     assert spec is not None
     assert spec.loader is not None

@@ -429,7 +429,7 @@ def test_the_table_of_power_and_response(servers: int, watts: float, response: f
             service=2 * MS,
             warm_up=100 * MS,
         )
-        for seed in range(3)
+        for seed in range(4)
     ]
     for run in found:
         # The load that the draws made; each core more that is busy draws 7 W more than one in C1.

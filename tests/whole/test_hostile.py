@@ -447,6 +447,9 @@ class Stage:
     def spin_limit(self): return 10 * US
 
     @hookimpl
+    def power_policy(self): return PowerPolicy()
+
+    @hookimpl
     def processor_groups(self, machine): return [(1 << machine.tables.processors) - 1]
 """
 

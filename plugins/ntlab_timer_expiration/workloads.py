@@ -311,6 +311,7 @@ class Sessions(_User):
 
     _threads: list[Thread] = state(list)
     _responses: list[int] = state(list)
+    _done: int = state(int)
 
     def start(self, machine: Machine) -> None:
         self._prepare(machine)
@@ -339,6 +340,7 @@ class Sessions(_User):
                 target, time = self._object(chance), _about(hold, self.hold_law, chance)
                 here = machine.processors[self._threads[number].last]
                 yield from self._asks(operate(target, here, hold=time))
+                self._done += engine.now >= self.warm_up
             if begin >= self.warm_up:
                 self._responses.append(engine.now - begin)
 
@@ -347,6 +349,7 @@ class Sessions(_User):
         return [
             Metric("response_mean", sum(responses) / len(responses), "ns"),
             Metric("response_p95", _percentile(responses, 950), "ns"),
+            Metric("operation_rate", self._done * SECOND / self._time(), "1/s"),
             *self._measured(len(machine.processors)),
         ]
 

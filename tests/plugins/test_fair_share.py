@@ -293,6 +293,19 @@ def test_a_bound_session_gains_by_parking_only_if_there_is_any_and_by_fair_share
         assert failing("fair-share-parking", change) == {"fair-share-parking"}
 
 
+# -- under the dispatcher lock
+
+
+@pytest.mark.parametrize("experiment", ["fair-share-lock", "fair-share-users"])
+@pytest.mark.parametrize("change", [{"fair_share.interval": "1000 h"}, {"ws2003.object_hold": "0 ns"}])
+def test_the_lock_is_held_longer_only_by_fair_shares_and_only_if_operations_hold_it(
+    experiment: str, change: dict[str, Any]
+) -> None:
+    if experiment not in installed().experiment_files:
+        pytest.skip("it needs plugins that are not installed")
+    assert failing(experiment, change) == {experiment}
+
+
 # -- mistakes
 
 

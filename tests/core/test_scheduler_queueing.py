@@ -1,4 +1,4 @@
-"""The scheduler and the locks against queueing theory (scheduling facts 14.1, 14.2, 14.6, 14.7).
+"""The scheduler and the locks against queueing theory (scheduling facts 14.1 to 14.4, 14.6, 14.7).
 
 Closed forms on one side, threads that come, compute and end on the other. The criterion is the facts': a
 mean over independent replications, a 99 % Student interval, and the closed form within three of them.
@@ -43,8 +43,9 @@ def customers(
     waits: list[int],
     times: list[int],
     priority: int = 8,
+    law: Callable[[random.Random], float] = lambda chance: chance.expovariate(1),
 ) -> None:
-    """`count` threads that arrive as a Poisson stream of `rate` a UNIT, with exponential work of mean UNIT.
+    """`count` threads that arrive as a Poisson stream of `rate` a UNIT, with work of mean UNIT by a `law`.
 
     `waits` receives how long each waited before it first ran, `times` how long each stayed.
     """
@@ -63,7 +64,7 @@ def customers(
         return steps()
 
     def arrive(left: int) -> None:
-        machine.create_thread(process, program(round(chance.expovariate(1) * UNIT)), priority=priority)
+        machine.create_thread(process, program(round(law(chance) * UNIT)), priority=priority)
         if left > 1:
             engine.after(round(chance.expovariate(rate) * UNIT), arrive, left - 1)
 
@@ -138,6 +139,38 @@ def test_queues_of_their_own_obey_erlang_c_only_where_idle_processors_steal() ->
     excess = [(fmean(mine) - fmean(theirs)) / UNIT for mine, theirs in zip(alone, stealing, strict=True)]
     half = STUDENT_99 * stdev(excess) / len(excess) ** 0.5
     assert fmean(excess) - 3 * half > 0.2 * erlang_c(c, a) / (c - a)
+
+
+# -- 14.3 and 14.4: one processor, first come first served and in turns
+
+
+def stays(law: Callable[[random.Random], float], quantum: int, rho: float = 0.7) -> list[float]:
+    """The mean time that a customer of each replication stays, in units of the mean work."""
+    found = []
+    for replication in range(REPLICATIONS):
+        machine = boot(1, [rules(quantum=quantum)], seed=replication)
+        times: list[int] = []
+        chance = machine.streams.stream("test")
+        customers(machine, machine.create_process("p"), 3000, rho, chance, [], times, law=law)
+        machine.run()
+        found.append(fmean(steady(times)) / UNIT)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("law", "square", "precision"),
+    [(lambda chance: 1.0, 1.0, 0.2), (lambda chance: 0.5 if chance.random() < 0.9 else 5.5, 3.25, 0.5)],
+    ids=["equal", "bimodal"],
+)
+def test_short_turns_share_the_processor(
+    law: Callable[[random.Random], float], square: float, precision: float
+) -> None:
+    rho = 0.7
+    # First come, first served: who stays how long depends on the law of the work (Pollaczek, Khinchine) ...
+    in_order = stays(law, ENDLESS)
+    assert within(1 + rho * square / (2 * (1 - rho)), in_order, 2 * precision)
+    # ... and no more where turns are short: processor sharing.
+    assert within(1 / (1 - rho), stays(law, UNIT // 16), precision)
 
 
 # -- 14.6: preemptive priorities, and interrupts as the highest

@@ -7,7 +7,7 @@ from typing import Literal
 from ntlab.hooks import hookimpl
 from ntlab.machine import IoRequest
 from ntlab.plugin import option, plugin
-from ntlab_completion_ports.workloads import Messages, Orphans
+from ntlab_completion_ports.workloads import Arrivals, Messages, Orphans
 
 
 @plugin(
@@ -15,7 +15,7 @@ from ntlab_completion_ports.workloads import Messages, Orphans
     summary="Completion ports defer the final step of a request to the thread that removes it.",
     release="ws2008",
     ledger=("P2",),
-    workloads=(Messages, Orphans),
+    workloads=(Messages, Arrivals, Orphans),
     neutral={"deferred": False},
 )
 class CompletionPorts:

@@ -23,7 +23,7 @@ from ntlab.machine import (
 )
 from ntlab.machine.io import SUCCESS
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration, Size
+from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration, Share, Size
 
 OPENING = MILLISECOND
 """When the first messages come: by then every thread waits on the port."""
@@ -43,9 +43,11 @@ class Network(Device):
         assert request.thread is not None
         self._pending.setdefault(request.thread, deque()).append(request)
 
-    def arrive(self, thread: Thread) -> None:
-        """A message for the oldest read of that thread."""
-        self.machine.io.finish(self._pending[thread].popleft())
+    def arrive(self, thread: Thread) -> IoRequest:
+        """A message for the oldest read of that thread, which is returned."""
+        request = self._pending[thread].popleft()
+        self.machine.io.finish(request)
+        return request
 
 
 @workload(
@@ -149,6 +151,108 @@ class Messages:
             Metric("messages_per_second", self._total * SECOND / time, "1/s"),
             Metric("hottest_thread_share", max(self._handled.values()) / self._total),
             Metric("threads_used", len(self._handled)),
+        ]
+
+
+@workload(
+    name="arrivals", summary="Messages come by chance to a server whose threads issued the reads beforehand."
+)
+class Arrivals:
+    """An open loop: messages come at random (Poisson), each ends a read of any thread, and wants work that is
+    exponentially spread. Times and work are the same in all arms. A response is from when a message comes to
+    when it has been handled."""
+
+    threads: int = option(default=32, help="Threads that issue reads and serve the port.", minimum=1)
+    load: Share = option(
+        default=Share(0.05), help="Part of all processors that the messages want.", minimum=0.0001
+    )
+    work: Duration = option(
+        default=Duration(MILLISECOND), help="Work that a message takes, on average.", minimum=1
+    )
+    messages: int = option(default=4096, help="Messages that come at most.", minimum=1)
+    concurrency: int = option(
+        default=0, help="Concurrency of the port; 0: the number of processors.", minimum=0
+    )
+    warm_up: Duration = option(
+        default=Duration(SECOND), help="Messages that come before are not measured.", minimum=0
+    )
+
+    _machine: Machine = attrs.field(init=False, repr=False, eq=False)
+    _network: Network = attrs.field(init=False, repr=False, eq=False)
+    _port: CompletionPort = attrs.field(init=False, repr=False, eq=False)
+    # Of each message to come: how long after the one before, whose read it ends, its work.
+    _to_come: deque[tuple[int, int, int]] = state(deque)
+    _work: dict[IoRequest, int] = state(dict)
+    _threads: list[Thread] = state(list)
+    _handled: Counter[int] = state(Counter)
+    _responses: list[int] = state(list)
+    # Context switches, and time of parked processors, when measuring began.
+    _switched: int = state(int)
+    _parked: int = state(int)
+
+    def start(self, machine: Machine) -> None:
+        self._machine = machine
+        self._network = Network(machine, "network")
+        self._port = CompletionPort(machine, "server", self.concurrency)
+        connections = File("connections", self._network, 0, 1 << 40)
+        connections.bind(self._port)
+        random = machine.streams.stream("completion_ports.arrivals", "messages")
+        rate = self.load * len(machine.processors) / self.work
+        for _ in range(self.messages):
+            gap, work = random.expovariate(rate), random.expovariate(1 / self.work)
+            self._to_come.append((round(gap), random.randrange(self.threads), max(1, round(work))))
+        reads = Counter(issuer for _, issuer, _ in self._to_come)
+        server = machine.create_process("server")
+        self._threads.extend(
+            machine.create_thread(server, self._serve(connections, k, reads[k])) for k in range(self.threads)
+        )
+        machine.engine.at(self.warm_up, self._begin)
+        machine.engine.at(OPENING + self._to_come[0][0], self._message)
+
+    def _begin(self, _: object) -> None:
+        self._switched, self._parked = self._totals()
+
+    def _totals(self) -> tuple[int, int]:
+        power = self._machine.power
+        switches = sum(processor.context_switches for processor in self._machine.processors)
+        return switches, 0 if power is None else power.parked_time
+
+    def _message(self, _: object) -> None:
+        _, issuer, work = self._to_come.popleft()
+        self._work[self._network.arrive(self._threads[issuer])] = work
+        if self._to_come:
+            self._machine.engine.after(self._to_come[0][0], self._message)
+
+    def _serve(self, connections: File, number: int, reads: int) -> Generator[Request, Any, None]:
+        read = Read(connections, 0, 512)
+        for _ in range(reads):
+            yield read
+        engine, take = self._machine.engine, Dequeue(self._port)
+        while True:
+            request = (yield take).request
+            yield Compute(self._work.pop(request))
+            if request.finished >= self.warm_up:
+                self._handled[number] += 1
+                self._responses.append(engine.now - request.finished)
+
+    def measure(self, machine: Machine) -> list[Metric]:
+        if not self._responses:
+            raise UserError(
+                "no message was handled that came after the warm-up",
+                where="duration",
+                expected=f"more than {self.warm_up} ns",
+            )
+        switches, parked = self._totals()
+        responses = sorted(self._responses)
+        count, time = len(responses), machine.engine.now - self.warm_up
+        return [
+            Metric("response", sum(responses) / count, "ns"),
+            Metric("response_p99", responses[(99 * count - 1) // 100], "ns"),
+            Metric("messages_per_second", count * SECOND / time, "1/s"),
+            Metric("switches_per_message", (switches - self._switched) / count),
+            Metric("threads_used", len(self._handled)),
+            Metric("hottest_thread_share", max(self._handled.values()) / count),
+            Metric("unparked", len(machine.processors) - (parked - self._parked) / time),
         ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import factorial
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from ntlab.engine import Streams
 from ntlab.errors import UserError
 from ntlab.lab.statistics import estimate
 from ntlab.machine import IoRequest
-from ntlab.quantities import SECOND
+from ntlab.quantities import MILLISECOND, SECOND
 from ntlab.testing import boot, conformance
 from ntlab_completion_ports import CompletionPorts
-from ntlab_completion_ports.workloads import Messages, Orphans
+from ntlab_completion_ports.workloads import Arrivals, Messages, Orphans
 from ntlab_ws2003 import Ws2003
 
 AFTER = CompletionPorts()
@@ -115,6 +116,34 @@ def test_requests_survive_their_issuers_only_after() -> None:
         return values["succeeded"]
 
     assert (succeeded(), succeeded(AFTER), succeeded(NEUTRAL)) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("processors", [1, 3])
+def test_messages_that_come_by_chance_wait_as_erlang_says(processors: int) -> None:
+    load = 0.6
+    found = []
+    for seed in range(1, 7):
+        machine = boot(processors, [Ws2003(switch_cost=0), AFTER], seed=seed)
+        arrivals = Arrivals(threads=2 * processors, load=load, messages=4096 * processors, warm_up=SECOND)
+        arrivals.start(machine)
+        machine.run(5 * SECOND)
+        found.append({metric.name: metric.value for metric in arrivals.measure(machine)}["response"])
+    interval = estimate(found)
+    offered = load * processors
+    all_busy = offered**processors / factorial(processors) / (1 - load)
+    waits = all_busy / (all_busy + sum(offered**k / factorial(k) for k in range(processors)))
+    expected = MILLISECOND * (1 + waits / (processors - offered))
+    # Interrupt, DPC and final step take 17 us of a message, some of it on a processor that works.
+    assert interval.low - 0.05 * expected < expected < interval.high
+
+
+def test_a_run_without_messages_says_so() -> None:
+    machine = boot(1, [Ws2003()])
+    arrivals = Arrivals()
+    arrivals.start(machine)
+    machine.run(MILLISECOND)
+    with pytest.raises(UserError, match="after the warm-up"):
+        arrivals.measure(machine)
 
 
 test_conformance = conformance("completion_ports")

@@ -33,6 +33,13 @@ def _made_again(cls: type[NtlabError], arguments: tuple[Any, ...], attributes: d
     return error
 
 
+def warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as the command line shows it: for `warnings.formatwarning`."""
+    return f"ntlab: warning: {' '.join(str(message).split())}\n"
+
+
 class UserError(NtlabError):
     """A mistake in what the user asked for.
 

@@ -7,6 +7,7 @@ nowhere else, and for those of a node that is parked as a whole.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterable
 from math import ceil
@@ -189,6 +190,11 @@ class CoreParking:
                     where=f"core_parking.{what}",
                     expected=f"below {increase:.0%}",
                 )
+        if self.max_cores < self.min_cores:
+            warnings.warn(
+                f"core_parking.max_cores: {self.max_cores:.0%} is raised to min_cores, {self.min_cores:.0%}",
+                stacklevel=1,
+            )
         if not self.max_cores and not self.min_cores:
             raise UserError(
                 "0 % leaves no processor unparked", where="core_parking.max_cores", expected="more than 0 %"

@@ -216,5 +216,5 @@ class Requests:
             Metric("parked", (now.parked - before.parked) / time),
             Metric("deepest", (now.deep - before.deep) / time / len(power.cores)),
             Metric("package_sleep", (now.sleep - before.sleep) / time / len(power.packages)),
-            Metric("settled", float(power.parking_changed - before.time), "ns"),
+            Metric("settled", float(max(0, power.parking_changed - before.time)), "ns"),
         ]

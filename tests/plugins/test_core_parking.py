@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 import pytest
 
 import ntlab
+from judging import failing
 from ntlab.errors import UserError
 from ntlab.hooks import hookimpl
+from ntlab.lab.registry import installed
 from ntlab.lab.statistics import estimate
 from ntlab.machine import Compute, Machine, Power, Request, Sleep, Thread
 from ntlab.plugin import plugin
@@ -96,6 +98,21 @@ def test_each_claim_fails_without_what_it_is_about(
     assert {found.claim.id for found in result.claims if not found.holds} == fail
 
 
+@pytest.mark.parametrize(
+    ("change", "fail"),
+    [
+        ({"core_parking.min_cores": "100 %"}, {"queue", "wake", "concurrency"}),
+        ({"ws2003.idle_states": "first"}, {"wake"}),
+    ],
+)
+def test_messages_wait_for_processors_only_if_those_are_parked(
+    change: dict[str, Any], fail: set[str]
+) -> None:
+    if "core-parking-ports" not in installed().experiment_files:
+        pytest.skip("it needs a plugin that is not installed")
+    assert failing("core-parking-ports", change) == {f"core-parking-ports-{claim}" for claim in fail}
+
+
 def booted(rules: CoreParking, tables: Tables | None = None, **baseline: Any) -> tuple[Machine, Power]:
     machine = boot(
         plugins=[Ws2003(power=True, **baseline), rules], tables=tables or small_tables(16, nodes=2)
@@ -154,7 +171,8 @@ def test_a_quarter_of_a_node_of_16_is_four() -> None:
 
 
 def test_the_maximum_is_raised_to_the_minimum_and_counts_from_the_start() -> None:
-    machine, _ = booted(CoreParking(min_cores=0.5, max_cores=0.25, scope="system"))
+    with pytest.warns(UserWarning, match="core_parking.max_cores: 25% is raised to min_cores, 50%"):
+        machine, _ = booted(CoreParking(min_cores=0.5, max_cores=0.25, scope="system"))
     assert unparked(machine) == list(range(8))
 
 
@@ -550,7 +568,7 @@ def test_it_runs_on_real_machines(file: Path) -> None:
     off = measure(tables, 900 * MS, Ws2003(power=True), **options)
     rules = CoreParking(scope="system", numa_override="off")
     on = measure(tables, 900 * MS, Ws2003(power=True), rules, **options)
-    assert off["parked"] == 0
+    assert off["parked"] == off["settled"] == 0
     if tables.processors > 8:
         assert on["parked"] > tables.processors / 2
         assert on["power"] < 1.05 * off["power"]

@@ -23,6 +23,7 @@ import ntlab_command
 from distributions import TOY, environment, write_distribution
 from ntlab.cli.main import main
 from ntlab.errors import SimulationError
+from ntlab.lab.registry import installed
 
 Captured = pytest.CaptureFixture[str]
 
@@ -412,6 +413,16 @@ def test_one_broken_plugin_is_named_and_the_others_are_listed(
     assert main(["claims", "X2", "--jobs", "1"]) == 0
     assert main(["claims", "--jobs", "1"]) == 2
     assert "x.toml: is not valid TOML" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("core_parking" not in installed().names(), reason="it is that plugin which warns")
+def test_a_warning_is_one_line_without_its_place_in_the_source() -> None:
+    ran = ntlab_process(
+        "run", "core-parking-c1", "--arm", "on", "--view", "schedule", "--set", "core_parking.max_cores=0.1",
+        "--set", "core_parking.min_cores=0.2", "--set", "duration=1 ms",
+    )  # fmt: skip
+    assert ran.returncode == 0
+    assert ran.stderr == "ntlab: warning: core_parking.max_cores: 10% is raised to min_cores, 20%\n"
 
 
 @pytest.mark.usefixtures("toy")

@@ -12,11 +12,12 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ntlab._version import __version__
-from ntlab.errors import PluginError, UserError
+from ntlab.errors import PluginError, UserError, warning_line
 
 OK, FAILS, MISTAKE, DEFECT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
@@ -31,6 +32,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     traceback = False
+    warnings.formatwarning = warning_line
     try:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):

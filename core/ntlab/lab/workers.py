@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import threading
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from queue import SimpleQueue
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from ntlab._version import __version__
-from ntlab.errors import UserError
+from ntlab.errors import UserError, warning_line
 from ntlab.lab.registry import installed
 from ntlab.lab.runner import Job, Run, simulate
 
@@ -129,6 +130,7 @@ def _processes(count: int, tables: Mapping[str, Tables]) -> Iterator[_Pool]:
 
 def _begin(place: str, tables: Mapping[str, Tables]) -> None:
     _know(place, tables)
+    warnings.formatwarning = warning_line
     # An interrupt from the keyboard reaches all processes; the first one tells the others what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

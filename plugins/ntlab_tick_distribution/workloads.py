@@ -55,6 +55,12 @@ class Wakes:
     def start(self, machine: Machine) -> None:
         timers = machine.timers
         if self.replaced:
+            if len(machine.processors) < 2:
+                raise UserError(
+                    "the only processor is to be replaced by a spare",
+                    where=f"{OWNER}.replaced",
+                    expected="a machine with two processors at least",
+                )
             machine.partitioning.set_aside(1)
             machine.engine.at(self.replaced, self._replace, machine)
         there = [p for p in machine.processors if p.bit & machine.scheduler.all_mask]

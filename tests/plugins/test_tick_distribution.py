@@ -202,6 +202,8 @@ def test_mistakes_are_named() -> None:
             Wakes(**options).start(boot(2, [TickDistribution()]))
     with pytest.raises(UserError, match="to replace processor"):
         measure(boot(2, [TickDistribution()]), replaced=MILLISECOND)
+    with pytest.raises(UserError, match=r"wakes.replaced: the only processor .*two processors at least"):
+        Wakes(replaced=Duration(1)).start(boot(1))
     workload = Wakes()
     machine = boot(1)
     workload.start(machine)

@@ -103,9 +103,13 @@ class Timer:
         self.entry: Entry | None = None  # in its table, or in the DPC that lets it expire; None: not set
         self.waiters: list[Thread] = []
 
+    @property
+    def name(self) -> str:
+        """Its number, and its routine if it has one."""
+        return f"timer {self.number}" + (f" {self.dpc.routine}" if self.dpc is not None else "")
+
     def __repr__(self) -> str:
-        name = f" {self.dpc.routine}" if self.dpc is not None else ""
-        return f"<Timer {self.number}{name} due {self.due}>"
+        return f"<{self.name} due {self.due}>"
 
 
 Entry = tuple[int, int, Timer]
@@ -185,15 +189,19 @@ class Timers:
         Raises UserError.
         """
         if tolerance < 0:
-            raise UserError(f"a tolerance of {format_duration(tolerance)}", expected="0 or more")
+            raise UserError(
+                f"a tolerance of {format_duration(tolerance)}", where=timer.name, expected="0 or more"
+            )
         if not 0 <= period <= LONGEST_PERIOD:
             raise UserError(
                 f"a period of {format_duration(period)}",
+                where=timer.name,
                 expected=f"at most MAXLONG ms, {format_duration(LONGEST_PERIOD)}",
             )
         if period and tolerance > period:
             raise UserError(
                 f"a tolerance of {format_duration(tolerance)} in a period of {format_duration(period)}",
+                where=timer.name,
                 expected="at most the period",
             )
         self.cancel(timer)
@@ -352,6 +360,7 @@ class Timers:
         elif not FINEST <= period <= COARSEST:
             raise UserError(
                 f"a clock resolution of {format_duration(period)}",
+                where=str(who),
                 expected=f"{format_duration(FINEST)} to {format_duration(COARSEST)}",
             )
         else:

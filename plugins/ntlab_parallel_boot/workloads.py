@@ -31,7 +31,9 @@ def measured(startup: Startup) -> Iterator[Metric]:
     """What a boot took, and what its tasks took. Raises UserError for one that is not over."""
     now = startup.machine.engine.now
     if startup.ended < 0:
-        raise UserError(f"the boot is not over after {format_duration(now)}", expected="a longer duration")
+        raise UserError(
+            f"the boot is not over after {format_duration(now)}", where="duration", expected="a longer one"
+        )
     yield Metric("tasks_done", len(startup.runs))
     yield Metric("tasks_left_out", len(startup.left_out))
     found = bounds(startup)

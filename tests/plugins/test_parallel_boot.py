@@ -335,6 +335,7 @@ def test_a_graph_of_ones_own(tmp_path: Path) -> None:
         (GOOD + '[[tasks]]\nname = "a"\nneed = ["first"]', "unknown key 'need'.*'needs'"),
         (GOOD + '[[tasks]]\ncpu = "3 ms"', r"tasks.\[2\]: the key 'name' is missing"),
         (GOOD + '[[tasks]]\nname = "a"\nkind = "drivr"', "'drivr' is no choice here"),
+        (GOOD + '[[tasks]]\nname = ""', "task 3 has no name"),
         ("tasks = []", "there is no task"),
         ("[[tasks]", "is not valid TOML"),
     ],
@@ -367,7 +368,7 @@ def test_a_boot_that_is_not_over_measures_nothing() -> None:
     workload = Boot(graph="drivers")
     workload.start(machine)
     machine.run(SECOND)
-    with pytest.raises(UserError, match="the boot is not over after 1 s; expected a longer duration"):
+    with pytest.raises(UserError, match="duration: the boot is not over after 1 s; expected a longer one"):
         list(workload.measure(machine))
 
 

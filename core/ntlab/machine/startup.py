@@ -67,13 +67,15 @@ def check_tasks(tasks: Sequence[Task], processors: int, where: str) -> None:
     """Raises UserError, naming `where` they were written, for tasks that cannot be done on so many
     processors.
 
-    That is: two of one name, a need that is no task, a cycle, a negative figure, more processors than there
-    are.
+    That is: one without a name, two of one name, a need that is no task, a cycle, a negative figure, more
+    processors than there are.
     """
     if not tasks:
         raise UserError("there is no task", where=where, expected="at least one")
     names: set[str] = set()
-    for task in tasks:
+    for number, task in enumerate(tasks, 1):
+        if not task.name:
+            raise UserError(f"task {number} has no name", where=where, expected="a name")
         if task.name in names:
             raise UserError(f"two tasks are called {task.name!r}", where=where)
         names.add(task.name)

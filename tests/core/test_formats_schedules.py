@@ -275,6 +275,7 @@ SAMPLE = '{"timestamp": 5, "pid": 1, "tid": 1, "cpu": 0, "comm": "x"'
         (HEADER + "what is this\n", 2, "'what is this'; expected a row of perf sched timehist"),
         (HEADER + ROW + ROW.replace("0.000 \n", "0.0 \n"), 3, "expected a row of perf sched timehist"),
         (HEADER + ROW.replace("[8046]", ""), 2, "'perf'; expected a thread, such as 'name[123]'"),
+        (HEADER + ROW + ROW.replace("554902", "554901"), 3, "processor 0 is switched before its last switch"),
         (HEADER.replace("cpu ", "cpu 01 "), 1, "without --cpu-visual"),
         (HEADER.replace("run time", "idle"), 1, "expected columns as perf sched timehist prints them"),
         (HEADER[:-1] + "  state\n" + ROW, 2, "expected the state in which the thread is left"),

@@ -399,7 +399,7 @@ class _Timehist:
 
     def __init__(self, lines: _Lines, header: str) -> None:
         self._lines = lines
-        self._seen: set[int] = set()  # processors
+        self._last: dict[int, int] = {}  # the last switch of each processor
         columns = header.split("task name")
         if len(columns) != 2 or columns[0].split() != ["time", "cpu"] or "run time" not in columns[1]:
             raise lines.wrong(
@@ -448,8 +448,10 @@ class _Timehist:
                 raise self._lines.wrong("the state in which the thread is left")
             blocked = not state[0].startswith("R")
         name, tid, pid = self._task(task.strip())
-        measured = cpu in self._seen or ran > 0
-        self._seen.add(cpu)
+        if time < self._last.get(cpu, 0):
+            raise self._lines.wrong("times in order", f"processor {cpu} is switched before its last switch")
+        measured = cpu in self._last or ran > 0
+        self._last[cpu] = time
         yield Ran(time, tid, pid, name, priority, ran, measured, blocked, off, delay)
 
     def _task(self, text: str) -> tuple[str, int, int]:

@@ -59,6 +59,12 @@ class Synthetic:
     _flagged: int = state(int)
 
     def start(self, machine: Machine) -> None:
+        if (parts := self.lost_ends + self.lost_starts + self.repeated) > 1:
+            raise UserError(
+                f"{parts:.0%} of the instances lose their start or end, or repeat them",
+                where="perf_track.synthetic",
+                expected="100 % at most",
+            )
         stream = machine.streams.stream("perf_track", "synthetic")
         ended: list[tuple[int, int]] = []
         now = 0
@@ -145,7 +151,7 @@ def read_trace(name: str) -> list[Line]:
             continue
         where = f"{name}: line {number}"
         expected = "TIME UNIT SCENARIO start|stop KEY, as in '12.5 ms menu start 7'"
-        if len(words) != 5 or words[3] not in ("start", "stop") or not words[4].isdigit():
+        if len(words) != 5 or words[3] not in ("start", "stop") or not words[4].isdecimal():
             raise UserError(f"{written.strip()!r}", where=where, expected=expected)
         try:
             time = parse_duration(f"{words[0]} {words[1]}")

@@ -57,6 +57,12 @@ class Hogs:
         """`used` processors; `throughput`, how many were busy; `imbalance`, the busiest group's load over the
         mean; how many processes started in the group with the most and with the least; `makespan`."""
         now = machine.engine.now
+        if self.work and len(self._ends) < sum(self.threads):
+            raise UserError(
+                f"{len(self._ends)} of {sum(self.threads)} threads have ended",
+                where="duration",
+                expected="a longer one",
+            )
         busy = [p.busy_time + (now - p.busy_since if p.thread is not None else 0) for p in machine.processors]
         masks = machine.groups.masks or (machine.scheduler.all_mask,)
         loads = [sum(busy[i] for i in members(mask)) / (mask.bit_count() * now) for mask in masks]
@@ -68,6 +74,6 @@ class Hogs:
             Metric("most_processes", max(started)),
             Metric("fewest_processes", min(started)),
         ]
-        if self.work and len(self._ends) == sum(self.threads):
+        if self.work:
             metrics.append(Metric("makespan", max(self._ends), "ns"))
         return metrics

@@ -14,7 +14,7 @@ from ntlab.machine.idle import IdleTimes
 from ntlab.machine.services import START_PENDING, STOP, STOPPED
 from ntlab.machine.timers import Dpc
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import MICROSECOND, SECOND, Duration
+from ntlab.quantities import MICROSECOND, SECOND, Duration, format_duration
 from ntlab_service_triggers.triggers import CUSTOM, DEVICE, DOMAIN, FIREWALL, TRIGGER_STARTED, Trigger
 
 MINUTE = 60 * SECOND
@@ -191,7 +191,9 @@ class Events:
     def measure(self, machine: Machine) -> list[Metric]:
         if machine.engine.now < self._end:
             raise UserError(
-                f"the events go on until {self.until} ns", where="duration", expected="a longer one"
+                f"the events go on until {format_duration(self.until)}",
+                where="duration",
+                expected="a longer one",
             )
         hours = self.services * self.until / HOUR
         return [
@@ -230,7 +232,7 @@ class Office:
 
     _doings: Doings = attrs.field(init=False, repr=False, eq=False)
     _services: dict[str, Service] = state(dict)
-    _at_five: int = state(int)
+    _at_five: int | None = attrs.field(init=False, default=None, repr=False, eq=False)
 
     def start(self, machine: Machine) -> None:
         doings = self._doings = Doings(machine, MICROSECOND, self.poll, self.idle)
@@ -270,6 +272,8 @@ class Office:
         self._at_five = sum(service.state != STOPPED for service in self._services.values())
 
     def measure(self, machine: Machine) -> list[Metric]:
+        if self._at_five is None:
+            raise UserError("the run ends within five minutes", where="duration", expected="a longer one")
         return [
             Metric("resident_after_5_min", self._at_five),
             *(Metric(f"{name}_resident", service.resident, "ns") for name, service in self._services.items()),

@@ -46,7 +46,7 @@ class _User:
         default=400, help="Operations on dispatcher objects of a user in a second (a guess).", minimum=1
     )
     expirations: int = option(
-        default=60, help="Timers of a user that expire in a second (a guess).", minimum=0
+        default=60, help="Timers of a user that expire in a second (a guess).", minimum=0, maximum=SECOND
     )
     tolerance: Duration = option(
         default=Duration(0), help="How much later each of these timers may expire.", minimum=0

@@ -423,17 +423,23 @@ def test_two_scenarios_of_one_name_are_refused_and_more_than_300_are_told() -> N
         ("# none\n5 menu start 1 2", "line 2: '5 menu start 1 2'; expected"),
         ("five ms menu start 1", "line 1: 'five ms' is not a duration"),
         ("-5 ms menu start 1", "line 1: '-5 ms menu start 1'; expected"),
+        ("5 ms menu start ²", "line 1: '5 ms menu start ²'; expected"),
         ("5 ms menu start -1", "line 1: '5 ms menu start -1'; expected"),
         (f"5 ms menu start {1 << 63}", "line 1: "),
     ],
 )
 def test_bad_traces_are_refused_in_one_line(tmp_path: Path, lines: str, message: str) -> None:
     file = tmp_path / "bad.trace"
-    file.write_text(lines)
+    file.write_text(lines, encoding="utf-8")
     with pytest.raises(UserError, match=message) as error:
         read_trace(str(file))
     assert "bad.trace" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_more_instances_than_all_cannot_go_wrong() -> None:
+    with pytest.raises(UserError, match=r"synthetic: 110% of the instances.*expected 100 % at most"):
+        Synthetic(lost_ends=Share(0.8), lost_starts=Share(0.2), repeated=Share(0.1)).start(boot(1))
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

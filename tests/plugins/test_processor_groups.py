@@ -215,6 +215,11 @@ def test_impossible_workloads() -> None:
             Hogs(threads=threads).start(booted(nodes(2)))
 
 
+def test_a_run_that_ends_before_its_threads_do_has_no_makespan() -> None:
+    with pytest.raises(UserError, match=r"duration: \d+ of \d+ threads have ended; expected a longer one"):
+        ntlab.run("groups-price", set={"duration": "1 ms"})
+
+
 # -- the claims
 
 

@@ -531,3 +531,7 @@ def test_a_run_that_is_too_short_says_so() -> None:
     machine.run(MINUTE + SECOND)
     with pytest.raises(UserError, match="the events go on until"):
         workload.measure(machine)
+    office = Office()
+    office.start(machine_of())
+    with pytest.raises(UserError, match="duration: the run ends within five minutes"):
+        office.measure(machine_of())

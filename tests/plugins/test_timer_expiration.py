@@ -370,6 +370,7 @@ test_conformance = conformance("timer_expiration")
         ("workload.waited_for", -0.1, "waited_for"),
         ("workload.operations", 0, "operations"),
         ("workload.expirations", -1, "expirations"),
+        ("workload.expirations", 2 * SECOND, "expirations"),  # no period has less than a ns
         ("workload.work", "0 ns", "work"),
         ("workload.objects", 0, "objects"),
         ("workload.skew", -1.0, "skew"),

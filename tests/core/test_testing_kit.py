@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from distributions import TOY, write_distribution
+from ntlab.lab.registry import installed
 from ntlab.machine import Machine
 from ntlab.testing import Broken, NotShown, conformance, conformance_rules
 
@@ -373,6 +374,13 @@ def test_an_experiment_that_has_it_everywhere_claims_nothing_of_it(install: Inst
 def test_a_plugin_that_can_only_be_alone_is_beside_nobody(install: Install) -> None:
     install(('before=("toy_short",),', 'conflicts=("toy_short", "toy_rival", "toy_raiser"),'))
     assert outcome("beside-others") == "not shown: no other plugin that is installed can be on with it"
+
+
+def test_who_gives_way_is_not_silenced(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(('before=("toy_short",),', ""))
+    assert "never with it" in outcome("beside-others")
+    monkeypatch.setitem(installed().plugin("toy_short").info.cls.scheduler_policy.ntlab_impl, "trylast", True)
+    assert outcome("beside-others") == ""
 
 
 def test_idle_hooks_are_named_with_a_reason_and_only_while_they_are(install: Install) -> None:

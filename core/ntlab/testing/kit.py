@@ -781,7 +781,7 @@ def _beside_others(kit: _Kit) -> Iterator[Finding]:
         for plugin, hook in sorted((alone or set()) - asked):
             info = installed().plugin(plugin).info
             older = info.age < mine.age
-            declared = plugin in mine.before or mine.name in info.after
+            declared = plugin in mine.before or mine.name in info.after or _gives_way(info.cls, hook)
             if not (older or declared or plugin in installed().required(mine.name)):
                 yield (
                     f"{_where(job)}: hook {hook!r} of plugin {plugin!r} is asked without it, never with it",
@@ -790,6 +790,15 @@ def _beside_others(kit: _Kit) -> Iterator[Finding]:
                 )
     if not judged:
         raise NotShown("no other plugin that is installed can be on with it")
+
+
+def _gives_way(cls: type, hook: str) -> bool:
+    """Whether a plugin says by `trylast` that others may answer in its place."""
+    return any(
+        getattr(cls, method).ntlab_impl["trylast"]
+        for method, name in implemented(cls).items()
+        if name == hook
+    )
 
 
 def _company(kit: _Kit, job: Job, crowd: _Plugins) -> tuple[_Plugins, set[tuple[str, str]] | None]:

@@ -203,6 +203,15 @@ def test_locks_taken_in_a_cycle_are_refused_though_nobody_waits_yet() -> None:
         machine.run()
 
 
+def test_nobody_waits_while_holding_a_lock() -> None:
+    """Windows stops with IRQL_NOT_LESS_OR_EQUAL there."""
+    machine = boot(1, hooks="checked", check_every=1)
+    lock = machine.create_lock("l")
+    start(machine, 0, iter([Acquire(lock), Sleep(5), Release(lock)]))
+    with pytest.raises(SimulationError, match=r"is held by .*, which waits: its IRQL is too high for that"):
+        machine.run()
+
+
 def test_a_lock_is_not_taken_twice_nor_freed_by_others() -> None:
     machine = boot(1)
     lock = machine.create_lock("l")

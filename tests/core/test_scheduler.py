@@ -295,6 +295,13 @@ def test_impossible_wishes_are_the_users_mistake(mistake: Callable[[Machine, Any
     assert machine.processors[0].thread is None
 
 
+@pytest.mark.parametrize("request_", [Compute, Sleep])
+@pytest.mark.parametrize("time", [-1, float("nan")])
+def test_no_time_is_negative(request_: Callable[[Any], object], time: Any) -> None:
+    with pytest.raises(SimulationError, match="expected 0 or more"):
+        request_(time)
+
+
 @pytest.mark.parametrize(
     "policy", [{"quantum": 0}, {"tick": -1}, {"switch_cost": -1}, {"accounting": "guess"}]
 )

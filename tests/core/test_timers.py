@@ -348,6 +348,8 @@ def test_mistakes() -> None:
         {"period": -1},
         {"period": 2**31 * MILLISECOND},
         {"period": MILLISECOND, "tolerance": MILLISECOND + 1},
+        {"processor": 1},
+        {"processor": -1},
     ):
         with pytest.raises(UserError):
             timers.set(timer, 0, **options)

@@ -20,7 +20,7 @@ from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError
 from ntlab.machine.interrupts import Work
 from ntlab.machine.processors import Processor
-from ntlab.machine.threads import RUNNING, Request, Thread
+from ntlab.machine.threads import RUNNING, WAITING, Request, Thread
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -299,6 +299,10 @@ class Locks:
                         raise SimulationError(f"{lock!r} is held by {holder!r}, which is over")
                 elif self.machine.threads.get(holder.id) is not holder:
                     raise SimulationError(f"{lock!r} is held by {holder!r}, which has ended")
+                elif holder.state == WAITING:
+                    raise SimulationError(
+                        f"{lock!r} is held by {holder!r}, which waits: its IRQL is too high for that"
+                    )
             elif waiters and (lock.discipline == "fifo" or any(map(_is_running, waiters))):
                 raise SimulationError(f"{lock!r} is free while {waiters[0]!r} waits for it")
             for user in waiters:

@@ -163,8 +163,8 @@ class Compute(Request):
     __slots__ = ("work",)
 
     def __init__(self, work: int) -> None:
-        if work < 0:
-            raise SimulationError(f"negative work of {work} ns")
+        if not work >= 0:  # NaN neither
+            raise SimulationError(f"work of {work} ns; expected 0 or more")
         self.work = work
 
     def perform(self, thread: Thread) -> int | None:
@@ -177,8 +177,8 @@ class Sleep(Request):
     __slots__ = ("duration", "increment")
 
     def __init__(self, duration: int, increment: int = 0) -> None:
-        if duration < 0:
-            raise SimulationError(f"negative sleep of {duration} ns")
+        if not duration >= 0:
+            raise SimulationError(f"sleep of {duration} ns; expected 0 or more")
         self.duration = duration
         self.increment = increment
 

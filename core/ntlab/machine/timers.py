@@ -204,6 +204,12 @@ class Timers:
                 where=timer.name,
                 expected="at most the period",
             )
+        if processor is not None and not 0 <= processor < len(self.machine.processors):
+            raise UserError(
+                f"processor {processor}",
+                where=timer.name,
+                expected=f"0 to {len(self.machine.processors) - 1}",
+            )
         self.cancel(timer)
         self._set += 1
         self._run_clock()

@@ -23,7 +23,7 @@ from ntlab.machine import (
 )
 from ntlab.machine.io import SUCCESS
 from ntlab.plugin import Metric, option, state, workload
-from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration, Share, Size
+from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration, Share, Size, format_duration
 
 OPENING = MILLISECOND
 """When the first messages come: by then every thread waits on the port."""
@@ -237,10 +237,16 @@ class Arrivals:
 
     def measure(self, machine: Machine) -> list[Metric]:
         if not self._responses:
+            if not self._to_come:
+                raise UserError(
+                    f"all {self.messages} messages came before the warm-up was over",
+                    where="workload.messages",
+                    expected="more",
+                )
             raise UserError(
                 "no message was handled that came after the warm-up",
                 where="duration",
-                expected=f"more than {self.warm_up} ns",
+                expected=f"more than {format_duration(self.warm_up)}",
             )
         switches, parked = self._totals()
         responses = sorted(self._responses)

@@ -142,7 +142,15 @@ def test_a_run_without_messages_says_so() -> None:
     arrivals = Arrivals()
     arrivals.start(machine)
     machine.run(MILLISECOND)
-    with pytest.raises(UserError, match="after the warm-up"):
+    with pytest.raises(UserError, match="came after the warm-up; expected more than 1 s"):
+        arrivals.measure(machine)
+    machine = boot(1, [Ws2003()])
+    arrivals = Arrivals(messages=1)
+    arrivals.start(machine)
+    machine.run(2 * SECOND)
+    with pytest.raises(
+        UserError, match=r"workload.messages: all 1 messages came before the warm-up was over"
+    ):
         arrivals.measure(machine)
 
 

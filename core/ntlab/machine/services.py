@@ -135,7 +135,11 @@ class Service:
 
 
 class Services:
-    """The services of one machine, by name."""
+    """The services of one machine, by name.
+
+    `start`, `stop` and `control` return codes. So none of them is an action for the engine, which takes a
+    number for the time until it does that again: give it a function that calls them and returns None.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine

@@ -145,7 +145,9 @@ class FairShare:
         self._total = sum(session.weight for session in sessions if session.id != SERVICES)
         scheduler = self._machine.scheduler
         for processor in self._machine.processors:
-            if processor.thread is not None and not processor.level and not processor.stepping:
+            running = processor.thread
+            # One that has nothing to compute is about to ask for more, and is looked at then, in its turn.
+            if running is not None and running.remaining and not processor.level and not processor.stepping:
                 scheduler.suspend(processor)
                 scheduler.restart(processor)
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import ntlab
 from judging import failing
 from ntlab.errors import UserError
+from ntlab.lab.registry import installed
 from ntlab.lab.statistics import estimate, t_quantile
-from ntlab.machine import Machine
+from ntlab.machine import NEVER_NOTIFY, Machine
 from ntlab.quantities import MICROSECOND, MILLISECOND, SECOND, Duration, Share
 from ntlab.testing import boot, conformance
 from ntlab.topology import Tables
@@ -347,6 +348,19 @@ def test_with_timers_under_the_dispatcher_lock_nothing_is_left_to_claim(
 ) -> None:
     found = failing(f"timer-expiration-{experiment}", {"timer_expiration.timer_locks": 0})
     assert found == {f"timer-expiration-{claim}" for claim in claims}
+
+
+@pytest.mark.parametrize(
+    ("change", "claim"),
+    [
+        ({"timer_expiration.timer_locks": 0}, "timer-expiration-virtual"),
+        ({"enlightened_spinlocks.attempts": NEVER_NOTIFY}, "timer-expiration-virtual-notified"),
+    ],
+)
+def test_virtual_processors_gain_only_by_what_each_claim_is_about(change: dict[str, Any], claim: str) -> None:
+    if "timer-expiration-virtual" not in installed().experiment_files:
+        pytest.skip("it needs a plugin that is not installed")
+    assert failing("timer-expiration-virtual", change) == {claim}
 
 
 # -- what every plugin keeps -------------------------------------------------------------------------------

@@ -90,8 +90,8 @@ class _User:
     def _warm(self, _: object) -> None:
         locks = self._machine.locks
         self._ran = self._running()
-        self._spun = sum(lock.spin_time for lock in locks)
-        self._held = {lock.id: lock.hold_time for lock in locks}
+        self._spun = sum(lock.spun_so_far for lock in locks)
+        self._held = {lock.id: lock.held_so_far for lock in locks}
 
     def _running(self) -> int:
         now = self._machine.engine.now
@@ -148,8 +148,8 @@ class _User:
     def _measured(self, processors: int) -> list[Metric]:
         time = self._time()
         locks = self._machine.locks
-        spun = sum(lock.spin_time for lock in locks) - self._spun
-        held = max((lock.hold_time - self._held.get(lock.id, 0) for lock in locks), default=0)
+        spun = sum(lock.spun_so_far for lock in locks) - self._spun
+        held = max((lock.held_so_far - self._held.get(lock.id, 0) for lock in locks), default=0)
         waits = sorted(wait for _, wait in self.waits) or [0]
         tick = self._machine.scheduler.policy.tick
         first = sum(wait for asked, wait in self.waits if asked % tick < tick // PARTS_OF_A_TICK)

@@ -203,6 +203,19 @@ def test_locks_taken_in_a_cycle_are_refused_though_nobody_waits_yet() -> None:
         machine.run()
 
 
+def test_holding_and_spinning_count_while_they_last() -> None:
+    machine = boot(2)
+    lock = machine.create_lock("l")
+    start(machine, 0, hold(lock, 10))
+    start(machine, 1, hold(lock, 5, before=2))
+    seen = []
+    for time in (0, 2, 6, 10, 13, 15, 20):
+        machine.run(time)
+        seen.append((lock.held_so_far, lock.spun_so_far))
+    assert seen == [(0, 0), (2, 0), (6, 4), (10, 8), (13, 8), (15, 8), (15, 8)]
+    assert (lock.hold_time, lock.spin_time) == (15, 8)
+
+
 def test_nobody_waits_while_holding_a_lock() -> None:
     """Windows stops with IRQL_NOT_LESS_OR_EQUAL there."""
     machine = boot(1, hooks="checked", check_every=1)

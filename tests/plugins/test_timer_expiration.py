@@ -402,6 +402,18 @@ def test_a_run_shorter_than_what_is_not_measured_is_refused() -> None:
         ntlab.run("timer-expiration-waiting", set={"duration": "1 ms"}, seeds=1)
 
 
+@pytest.mark.parametrize("window", [1, 3 * US, 50 * US])
+def test_a_hold_counts_for_what_of_it_is_measured(window: int) -> None:
+    """On so many processors the lock is always held, and all others spin for it or compute."""
+    machine = boot(32, [Ws2003(object_hold=Duration(4 * US), timer_time=Duration(8 * US))])
+    workload = Saturated()
+    workload.start(machine)
+    machine.run(workload.warm_up + window)
+    found = {metric.name: metric.value for metric in workload.measure(machine)}
+    assert found["lock_utilisation"] == found["busy"] == 1
+    assert 0.5 < found["spinning_share"] <= 31 / 32
+
+
 def machine_of(workload: Sessions) -> Machine:
     machine = boot(2, [Ws2003(object_hold=Duration(4 * US), timer_time=Duration(8 * US))])
     workload.start(machine)

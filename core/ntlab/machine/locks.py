@@ -81,6 +81,16 @@ class SpinLock:
     def __repr__(self) -> str:
         return f"<SpinLock {self.name}>"
 
+    @property
+    def held_so_far(self) -> int:
+        """`hold_time`, and that of the present holder, ns."""
+        return self.hold_time + (self.machine.engine.now - self._since if self.holder is not None else 0)
+
+    @property
+    def spun_so_far(self) -> int:
+        """`spin_time`, and that of the present waiters, ns."""
+        return self.spin_time + sum(self.spun(waiter.user) for waiter in self.waiters)
+
     def spun(self, user: User) -> int:
         """How long someone who waits for it has spun so far, ns of running."""
         before = next(waiter.run_time for waiter in self.waiters if waiter.user is user)

@@ -192,7 +192,7 @@ class Arrivals:
 
     def start(self, machine: Machine) -> None:
         self._machine = machine
-        self._network = Network(machine, "network")
+        self._network = Network(machine, "arrivals")
         self._port = CompletionPort(machine, "server", self.concurrency)
         connections = File("connections", self._network, 0, 1 << 40)
         connections.bind(self._port)

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 import attrs
 
 from ntlab.errors import PluginError
+from ntlab.quantities import WHOLE_UNITS, with_unit
 
 Release = Literal["ws2003", "ws2008", "ws2008r2"]
 RELEASES: tuple[Release, ...] = ("ws2003", "ws2008", "ws2008r2")
@@ -83,13 +84,18 @@ def option(
 
     def in_range(instance: object, field: attrs.Attribute[Any], value: Any) -> None:
         if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+            kind: Any = field.type
+            shown, low, high = (
+                with_unit(each, kind) if kind in WHOLE_UNITS and each is not None else repr(each)
+                for each in (value, minimum, maximum)
+            )
             if minimum is None:
-                wanted = f"at most {maximum}"
+                wanted = f"at most {high}"
             elif maximum is None:
-                wanted = f"at least {minimum}"
+                wanted = f"at least {low}"
             else:
-                wanted = f"{minimum} to {maximum}"
-            raise ValueError(f"{value!r} is out of range; expected {wanted}")
+                wanted = f"{low} to {high}"
+            raise ValueError(f"{shown} is out of range; expected {wanted}")
         if validator is not None:
             validator(instance, field, value)
 

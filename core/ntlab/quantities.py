@@ -10,9 +10,12 @@ This module imports nothing of ntlab, so every other part may use it.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable
 from fractions import Fraction as Exact
-from typing import NewType
+from functools import lru_cache
+from typing import Any, Final, NewType
 
 Duration = NewType("Duration", int)
 """Time in nanoseconds."""
@@ -122,3 +125,22 @@ def format_size(size: float) -> str:
 def format_rate(rate: float) -> str:
     """ "6.4 GB/s" from 6_400_000_000."""
     return _format(rate, [(10**9, "GB/s"), (10**6, "MB/s"), (10**3, "kB/s"), (1, "B/s")])
+
+
+WHOLE_UNITS: Final[dict[Any, tuple[Callable[[object], int], Callable[[float], str], str]]] = {
+    Duration: (parse_duration, format_duration, "ns"),
+    Size: (parse_size, format_size, "B"),
+    Rate: (parse_rate, format_rate, "B/s"),
+}
+"""How each quantity that is a whole number is read and shown, and its base unit."""
+
+
+@lru_cache(maxsize=4096)
+def with_unit(value: int, kind: Any) -> str:
+    """A quantity as people write it, exactly: "15.625 ms", or "15625001 ns" where that would round it."""
+    parse, pretty, unit = WHOLE_UNITS[kind]
+    text = pretty(value)
+    with contextlib.suppress(ValueError):  # a rounded text may be no quantity at all
+        if parse(text) == value:
+            return text
+    return f"{value} {unit}"

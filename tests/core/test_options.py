@@ -115,7 +115,7 @@ def test_nested_values() -> None:
         ({"limit": "0.3 B"}, "limit: '0.3 B' is finer than the base unit"),
         ({"limit": "1e20 B"}, "limit: '1e20 B' is too large for a size"),
         ({"limit": "1e999999999 B"}, "limit: '1e999999999 B' has the unit 'e999999999 B'"),
-        ({"limit": "1 KiB"}, "limit: 1024 is out of range; expected 4096 to 1073741824"),
+        ({"limit": "1 KiB"}, "limit: 1 KiB is out of range; expected 4 KiB to 1 GiB"),
         ({"count": -1}, "count: -1 is out of range; expected at least 0"),
         ({"count": True}, "count: True is of the wrong kind; expected a whole number"),
         ({"count": 1.0}, "count: 1.0 is of the wrong kind; expected a whole number"),

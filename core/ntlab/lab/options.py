@@ -7,13 +7,12 @@ that the message names the file and the key.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import tomllib
 import types
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -21,30 +20,12 @@ import attrs
 
 from ntlab.errors import UnknownNameError, UserError
 from ntlab.plugin import options_of
-from ntlab.quantities import (
-    Duration,
-    Rate,
-    Share,
-    Size,
-    format_duration,
-    format_rate,
-    format_size,
-    parse_duration,
-    parse_rate,
-    parse_share,
-    parse_size,
-)
+from ntlab.quantities import WHOLE_UNITS, Share, parse_share, with_unit
 
 if TYPE_CHECKING:
     import cattrs
 
 T = TypeVar("T")
-
-_WHOLE_UNITS: dict[Any, tuple[Callable[[object], int], Callable[[float], str], str]] = {
-    Duration: (parse_duration, format_duration, "ns"),
-    Size: (parse_size, format_size, "B"),
-    Rate: (parse_rate, format_rate, "B/s"),
-}
 
 
 @attrs.frozen
@@ -143,8 +124,8 @@ def written(value: Any, kind: Any) -> Any:
     """`value` of type `kind` as people write it: quantities exactly and with their unit."""
     if value is None:
         return None
-    if kind in _WHOLE_UNITS:
-        return _with_unit(value, kind)
+    if kind in WHOLE_UNITS:
+        return with_unit(value, kind)
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         for member in _not_none(members):
@@ -166,16 +147,6 @@ def written(value: Any, kind: Any) -> Any:
         table = {name: written(getattr(value, name), field_kind) for name, field_kind in fields.items()}
         return {name: item for name, item in table.items() if item is not None}
     return value
-
-
-@lru_cache(maxsize=4096)
-def _with_unit(value: int, kind: Any) -> str:
-    parse, pretty, unit = _WHOLE_UNITS[kind]
-    text = pretty(value)
-    with contextlib.suppress(ValueError):  # a rounded text may be no quantity at all
-        if parse(text) == value:
-            return text
-    return f"{value} {unit}"
 
 
 def type_name(kind: Any) -> str:
@@ -233,7 +204,7 @@ def _converter() -> cattrs.Converter:
 
     for kind in (bool, int, float, str):
         converter.register_structure_hook(kind, _plain)
-    for quantity, (parse, _, _) in _WHOLE_UNITS.items():
+    for quantity, (parse, _, _) in WHOLE_UNITS.items():
         converter.register_structure_hook(quantity, _quantity(parse))
     converter.register_structure_hook(Share, _quantity(parse_share))
     converter.register_structure_hook_func(is_a(Literal), _choice)

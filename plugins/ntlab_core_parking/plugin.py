@@ -190,7 +190,7 @@ class CoreParking:
                     where=f"core_parking.{what}",
                     expected=f"below {increase:.0%}",
                 )
-        if self.max_cores < self.min_cores:
+        if self.max_cores < self.min_cores and self.parks:
             warnings.warn(
                 f"core_parking.max_cores: {self.max_cores:.0%} is raised to min_cores, {self.min_cores:.0%}",
                 stacklevel=1,

@@ -54,7 +54,7 @@ def test_the_first_fill_and_nothing_after_it() -> None:
     its memory for more than it carries."""
     alone = 1000 * 95 / 4
     asked = 4 * 64 / 95e-9
-    for threads, slower in ((1, 1), (2, 2 * asked / 4.48e9), (8, 2 * asked / 4.48e9)):
+    for threads, slower in ((1, 1), (2, 2 * asked / 4.5e9), (8, 2 * asked / 4.5e9)):
         machine = boot(plugins=[Ws2003()], tables=load("opteron-4s").freeze())
         found = measure(machine, threads=threads, rounds=10, data=64_000)
         assert found["lines_refilled"] == found["remote_lines"] == found["remote_share"] == 0

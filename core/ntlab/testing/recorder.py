@@ -19,7 +19,6 @@ from typing import Any, overload
 import attrs
 
 from ntlab.errors import UnknownNameError, UserError
-from ntlab.lab.timeline import Timeline, draw, threads_shown
 from ntlab.machine import Machine, Thread
 from ntlab.machine.records import THREAD_END, THREAD_START
 from ntlab.testing.lines import line_of
@@ -192,6 +191,8 @@ class Recorder:
         """
         if thread is not None:
             self._ids(thread)
+        from ntlab.lab.timeline import Timeline  # the laboratory takes long to import
+
         timeline = Timeline(self.machine)
         found = [
             Stretch(each.processor, timeline.names[each.thread], each.start, each.end)
@@ -206,6 +207,8 @@ class Recorder:
     def chart(self, width: int = 72, *, since: int = 0, until: int | None = None) -> str:
         """The stretches as text, as `ntlab run --view schedule` draws them: a line a processor, a letter a
         thread, ``!`` for interrupt work, a dot where nothing ran for longer."""
+        from ntlab.lab.timeline import Timeline, draw, threads_shown
+
         timeline = Timeline(self.machine)
         lines, letters = draw(timeline, width, since=since, until=until)
         legend = threads_shown(letters, lambda thread: [timeline.names[thread]])

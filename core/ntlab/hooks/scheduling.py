@@ -44,8 +44,8 @@ def core_throughput(machine: Machine) -> Sequence[int] | None:
     """What a core does whose processors (hyper-threads) are busy: with one of them, with two, and so on.
 
     In parts of `NOMINAL`, for as many as the largest core has; with one it is NOMINAL. Asked once, while the
-    machine is put together, after `scheduler_policy`. 2003 leaves it to the hardware: without a plugin that says
-    what that does, as with None everywhere, n processors do n times as much.
+    machine is put together, after `scheduler_policy`. 2003 leaves that to the hardware. None everywhere: n
+    processors do n times as much.
     """
 
 

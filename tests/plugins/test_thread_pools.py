@@ -23,7 +23,11 @@ HWLOC = Path(__file__).parents[3] / "shared" / "data" / "hwloc"
 BEFORE: list[object] = []
 KINDS = {"before": lambda: [Ws2003()], "after": lambda: [Ws2003(), ThreadPools()]}
 
-test_conformance = conformance("thread_pools")
+PROCESSORS_COME = "hot_add_processor" in installed().names()
+
+test_conformance = conformance(
+    "thread_pools", idle={} if PROCESSORS_COME else {"hardware_changed": "shown with hot_add_processor"}
+)
 
 
 def measured(kind: str, workload: Any, *, seed: int = 1, processors: int = 4) -> tuple[dict[str, float], Any]:
@@ -198,9 +202,7 @@ def test_without_what_it_is_about_a_claim_fails(
     } == fail
 
 
-@pytest.mark.skipif(
-    "hot_add_processor" not in installed().names(), reason="shown with a plugin that is absent"
-)
+@pytest.mark.skipif(not PROCESSORS_COME, reason="shown with a plugin that is absent")
 @pytest.mark.parametrize("change", [{"thread_pools.factory": False}, {"thread_pools.concurrency": 2}])
 def test_a_processor_that_comes(change: dict[str, Any]) -> None:
     assert ntlab.run("thread-pools-hot-add").claims[0].holds

@@ -18,6 +18,7 @@ LIMITS = {"ws2003": 64, "ws2008": 64, "ws2008r2": 256}
     summary="Processors that are added while the machine runs go to the software that asked to be told.",
     release="ws2008",
     ledger=("D3",),
+    before=("hot_replace",),  # each answers for operations of its own
     workloads=(Queues,),
     neutral={"edition": "enterprise"},
 )

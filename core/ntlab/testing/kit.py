@@ -23,7 +23,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import metadata
@@ -157,7 +156,6 @@ class _Session:
         self.shared_draws: set[str] = set()
         """The runs that drew from the random numbers that all of Python shares."""
         self._runs: dict[str, Run] = {}
-        self._costs: dict[str, float] = {}
         self._asked: dict[str, set[tuple[str, str]]] = {}
         self._tables: dict[str, Tables] = {}
 
@@ -170,15 +168,15 @@ class _Session:
         """A run, made once; or `again`."""
         key = _key(job)
         if again or key not in self._runs:
-            before, began = random.getstate(), time.process_time()
+            before = random.getstate()
             self._runs[key] = _tamed(simulate, job, self.tables(job.hardware))
-            self._costs[key] = time.process_time() - began
             if random.getstate() != before:
                 self.shared_draws.add(key)
         return attrs.evolve(self._runs[key], experiment=job.experiment, arm=job.arm.name)
 
-    def cost(self, job: Job) -> float:
-        return self._costs.get(_key(job), 0.0)
+    def cost(self, job: Job) -> int:
+        """How much is to do in a run that has been made, in events: no clock decides what is tried first."""
+        return self._runs[_key(job)].events
 
     def asked(self, job: Job) -> set[tuple[str, str]]:
         """Whose hooks are asked in a run: (plugin, hook). Raises NtlabError where that cannot be seen."""

@@ -775,11 +775,7 @@ class Scheduler:
             if running.raised or processor.level:
                 self._move(queued)
                 return False
-            self._pause(processor, running)
-            running.state = READY
-            running.ready_since = self.engine.now
-            running.processor = None
-            processor.preempt_pending = False
+            self._take_off(processor, running)
             self._go_idle(processor, running)
             queued.insert(0, running)
         self.idle_mask &= ~bit
@@ -794,15 +790,19 @@ class Scheduler:
         thread = processor.thread
         if thread is None or thread.raised or processor.level or processor.stepping:
             return False
+        self._take_off(processor, thread)
+        self._run_next(processor, thread)
+        self._plan(processor)
+        self._place(thread)
+        return True
+
+    def _take_off(self, processor: Processor, thread: Thread) -> None:
+        """Stop a processor's thread, to be placed elsewhere. Whoever calls this says what runs there next."""
         self._pause(processor, thread)
         thread.state = READY
         thread.ready_since = self.engine.now
         thread.processor = None
         processor.preempt_pending = False
-        self._run_next(processor, thread)
-        self._plan(processor)
-        self._place(thread)
-        return True
 
     def in_place_of(self, processor: int) -> int:
         """Which processor does what software expects of this one: itself, or its stand-in."""

@@ -146,7 +146,7 @@ class Wakes:
         idle = self._idle
         keeper = machine.timers.keeper
         gaps = [gap for index in sorted(idle.gaps) if index != keeper for gap in idle.gaps[index]]
-        metrics = [
+        return [
             Metric("ticks", counts["ticks"] / seconds, "1/s"),
             Metric("clock_interrupts", counts["clock"] / seconds, "1/s"),
             Metric("interrupts", counts["interrupts"] / seconds, "1/s"),
@@ -157,12 +157,5 @@ class Wakes:
             Metric("package_idle", sum(idle.together) / (self.window * len(idle.together))),
             Metric("expirations", counts["expired"] / seconds, "1/s"),
             Metric("late", float(self._late)),
+            *idle.power_metrics(),
         ]
-        power = machine.power
-        if power is not None:
-            metrics += [
-                Metric("power", idle.energy / self.window / 1000, "W"),
-                Metric("deepest", idle.deepest / (self.window * len(power.cores))),
-                Metric("package_sleep", idle.asleep / (self.window * len(power.packages))),
-            ]
-        return metrics

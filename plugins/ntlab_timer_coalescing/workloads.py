@@ -141,7 +141,7 @@ class PeriodicTimers:
         keeper = machine.timers.keeper
         whole = self.window * processors
         elsewhere = sum(count for index, count in idle.wakes.items() if index != keeper)
-        metrics = [
+        return [
             Metric("working_ticks", len(self._working) / seconds, "1/s"),
             Metric("expirations", self._expired / seconds, "1/s"),
             Metric("wakes", sum(idle.wakes.values()) / seconds, "1/s"),
@@ -152,12 +152,5 @@ class PeriodicTimers:
             Metric("delay", self._delay / self._expired, "ns"),
             Metric("outside", self._outside / self._expired),
             Metric("beyond", self._beyond / self._expired),
+            *idle.power_metrics(),
         ]
-        power = machine.power
-        if power is not None:
-            metrics += [
-                Metric("power", idle.energy / self.window / 1000, "W"),
-                Metric("deepest", idle.deepest / (self.window * len(power.cores))),
-                Metric("package_sleep", idle.asleep / (self.window * len(power.packages))),
-            ]
-        return metrics

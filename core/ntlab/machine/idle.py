@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ntlab.machine.processors import PASSIVE_LEVEL
+from ntlab.plugin import Metric
 
 if TYPE_CHECKING:
     from ntlab.machine.machine import Machine
@@ -54,6 +55,7 @@ class IdleTimes:
         self._idle = 0
         self._together_since: list[int] = [0] * len(groups)
         self._counting = False
+        self._time = 0  # from the beginning to the end
         self.energy = self.deepest = self.asleep = 0
         self._before = (0, 0, 0)
         watch_idle(machine, self._watch)
@@ -69,12 +71,14 @@ class IdleTimes:
         self.together = [0] * len(self.groups)
         self._together_since = [now] * len(self.groups)
         self._before = self._power()
+        self._time = -now
         self._counting = True
 
     def end(self) -> None:
         """Count no more."""
         now = self.machine.engine.now
         self._counting = False
+        self._time += now
         for index, since in self._since.items():
             self.gaps[index].append(now - since)
         for group, mask in enumerate(self.groups):
@@ -82,6 +86,18 @@ class IdleTimes:
                 self.together[group] += now - self._together_since[group]
         spent = (then - before for then, before in zip(self._power(), self._before, strict=True))
         self.energy, self.deepest, self.asleep = spent
+
+    def power_metrics(self) -> list[Metric]:
+        """What the time that was counted took: "power" (W), and for which parts of it cores were in the deepest
+        idle state ("deepest") and packages slept ("package_sleep"). Empty where there is no power."""
+        power = self.machine.power
+        if power is None:
+            return []
+        return [
+            Metric("power", self.energy / self._time / 1000, "W"),
+            Metric("deepest", self.deepest / (self._time * len(power.cores))),
+            Metric("package_sleep", self.asleep / (self._time * len(power.packages))),
+        ]
 
     def _power(self) -> tuple[int, int, int]:
         power = self.machine.power

@@ -88,8 +88,8 @@ class IdleTimes:
         self.energy, self.deepest, self.asleep = spent
 
     def power_metrics(self) -> list[Metric]:
-        """What the time that was counted took: "power" (W), and for which parts of it cores were in the deepest
-        idle state ("deepest") and packages slept ("package_sleep"). Empty where there is no power."""
+        """What the time that was counted took: "power" (W), and for which parts of it cores were in the
+        deepest idle state ("deepest") and packages slept ("package_sleep"). Empty where there is no power."""
         power = self.machine.power
         if power is None:
             return []

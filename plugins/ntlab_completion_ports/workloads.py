@@ -50,6 +50,14 @@ class Network(Device):
         return request
 
 
+def _served(network: Network, machine: Machine, concurrency: int) -> tuple[CompletionPort, File]:
+    """A server's port, and its connections to a network, whose reads end there."""
+    port = CompletionPort(machine, "server", concurrency)
+    connections = File("connections", network, 0, 1 << 40)
+    connections.bind(port)
+    return port, connections
+
+
 @workload(
     name="messages", summary="Clients send messages to a server whose threads issued the reads beforehand."
 )
@@ -90,9 +98,7 @@ class Messages:
     def start(self, machine: Machine) -> None:
         self._machine = machine
         self._network = Network(machine, "network")
-        self._port = CompletionPort(machine, "server", self.concurrency)
-        connections = File("connections", self._network, 0, 1 << 40)
-        connections.bind(self._port)
+        self._port, connections = _served(self._network, machine, self.concurrency)
         random = machine.streams.stream("completion_ports.messages", "issuers")
         n = self.threads
         self._to_come.extend(
@@ -193,9 +199,7 @@ class Arrivals:
     def start(self, machine: Machine) -> None:
         self._machine = machine
         self._network = Network(machine, "arrivals")
-        self._port = CompletionPort(machine, "server", self.concurrency)
-        connections = File("connections", self._network, 0, 1 << 40)
-        connections.bind(self._port)
+        self._port, connections = _served(self._network, machine, self.concurrency)
         random = machine.streams.stream("completion_ports.arrivals", "messages")
         rate = self.load * len(machine.processors) / self.work
         for _ in range(self.messages):

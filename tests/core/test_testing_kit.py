@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from distributions import TOY, write_distribution
 from ntlab.lab.registry import installed
 from ntlab.machine import Machine
-from ntlab.testing import Broken, NotShown, conformance, conformance_rules
+from ntlab.testing import Broken, NotShown, conformance, conformance_rules, kit
 
 GOOD = """
 from ntlab import Duration, hookimpl, option, plugin
@@ -341,6 +342,13 @@ def test_each_rule_catches_who_breaks_it(
         assert re.search(told, found), found
     else:
         assert found == ""
+
+
+@pytest.mark.skipif(sys.executable == kit.PYTHON, reason="no newer Python is here")
+def test_a_python_that_decides(install: Install) -> None:
+    install(("quantum=self.turn", "quantum=self.turn + __import__('sys').version_info[1] * 1000"))
+    told = r"digest (\w{12}) with \S+, (?!\1)\w{12} with \S+\n  mend: let nothing decide that one Python does"
+    assert re.search(told, outcome("deterministic"))
 
 
 def test_a_package_without_a_readme(install: Install) -> None:

@@ -22,6 +22,7 @@ import pickle
 import random
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 HASH_SEED = "4242"
 """What strings hash by in the other process; here it is anything else."""
+PYTHON = sys.executable
+"""The Python of the other process: this one, or one that can import what this one has installed."""
 GLIMPSE = 40 * MILLISECOND
 """How long a run of others' is looked at, to see whether a plugin changes what does not use it: two ticks of
 the clock. Of n plugins each looks at n of them, so they are to be short."""
@@ -528,7 +531,7 @@ def _off(kit: _Kit) -> Iterator[Finding]:
         if untouched is not None:
             judged += 1
             here = _glimpse(job, kit.session.tables(job.hardware))
-            if here != untouched and (alone := _alone(kit, [job], glimpse=True)[_key(job)]) != here:
+            if here != untouched and (alone := _alone(kit, job, glimpse=True)) != here:
                 yield _touched(job, alone, here or "none: it breaks")
                 return
     if not judged:
@@ -537,17 +540,22 @@ def _off(kit: _Kit) -> Iterator[Finding]:
 
 def _difference(kit: _Kit, job: Job, run: Run, there: str) -> Finding:
     """Why a run gives another digest in another process: found out by changing one thing at a time."""
-    alone, hashed = (_alone(kit, [job], hash_seed=seed)[_key(job)] for seed in ("0", HASH_SEED))
+    alone, hashed = (_alone(kit, job, hash_seed=seed) for seed in ("0", HASH_SEED))
     if hashed != alone:
         return (
             f"{_where(job)}: digest {alone[:12]} with PYTHONHASHSEED=0, {hashed[:12]} with {HASH_SEED}",
             "sort what comes out of a set or of hash() before it decides anything",
         )
-    (plain,) = _alone(kit, [attrs.evolve(job, hooks="plain")], hash_seed="0").values()
+    plain = _alone(kit, attrs.evolve(job, hooks="plain"))
     if plain != alone:
         return (
             f"{_where(job)}: digest {alone[:12]} with hooks called directly, {plain[:12]} with hooks='plain'",
             "a hook must not ask how it is called",
+        )
+    if sys.executable != PYTHON and (other := _alone(kit, job, python=PYTHON)) != alone:
+        return (
+            f"{_where(job)}: digest {alone[:12]} with {sys.executable}, {other[:12]} with {PYTHON}",
+            "let nothing decide that one Python does in another way than the next",
         )
     if kit.name not in job.arm.plugins:
         return _touched(job, alone, run.digest)
@@ -875,19 +883,21 @@ class _Elsewhere:
 
 def _elsewhere(kit: _Kit) -> _Elsewhere:
     """The runs of a plugin's experiments in a new process: other hashes, hooks called by pluggy's own loop,
-    and another order, those without it first."""
+    another order, those without it first, and perhaps another Python."""
     on = [job for job, _ in kit.runs(on=True)]
     off: list[Job] = []
     with contextlib.suppress(NotShown):
         off = [job for job, _ in kit.runs(on=False)]
-    return _ask_elsewhere(kit, [*off, *reversed(on)], _bystanders(kit), "plain", HASH_SEED)
+    return _ask_elsewhere(kit, [*off, *reversed(on)], _bystanders(kit), "plain", HASH_SEED, PYTHON)
 
 
-def _alone(kit: _Kit, jobs: Sequence[Job], *, hash_seed: str = "0", glimpse: bool = False) -> dict[str, str]:
-    """The digests of runs in a process of their own, called as they say themselves."""
-    asked: tuple[Sequence[Job], Sequence[Job]] = ((), jobs) if glimpse else (jobs, ())
-    found = _ask_elsewhere(kit, *asked, None, hash_seed)
-    return found.glimpses if glimpse else found.digests
+def _alone(
+    kit: _Kit, job: Job, *, hash_seed: str = "0", python: str = sys.executable, glimpse: bool = False
+) -> str:
+    """The digest of a run in a process of its own, called as it says itself."""
+    asked: tuple[Sequence[Job], Sequence[Job]] = ((), [job]) if glimpse else ([job], ())
+    found = _ask_elsewhere(kit, *asked, None, hash_seed, python)
+    return (found.glimpses if glimpse else found.digests)[_key(job)]
 
 
 def _bystanders(kit: _Kit) -> list[Job]:
@@ -922,16 +932,20 @@ def _digest(machine: Machine) -> str:
 
 
 def _ask_elsewhere(
-    kit: _Kit, jobs: Sequence[Job], glimpses: Sequence[Job], hooks: Mode | None, hash_seed: str
+    kit: _Kit,
+    jobs: Sequence[Job],
+    glimpses: Sequence[Job],
+    hooks: Mode | None,
+    hash_seed: str,
+    python: str,
 ) -> _Elsewhere:
     tables = {job.hardware: kit.session.tables(job.hardware) for job in (*jobs, *glimpses)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "runs"
         file.write_bytes(pickle.dumps((jobs, glimpses, hooks, tables, kit.plugin.info.cls.__module__)))
         process = subprocess.run(
-            [sys.executable, "-m", __name__, str(file)],
-            env=os.environ
-            | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            [python, "-m", __name__, str(file)],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(_path())},
             capture_output=True,
             text=True,
             check=False,
@@ -943,6 +957,16 @@ def _ask_elsewhere(
     _, _, printed = process.stderr.partition(f"plugin {kit.name!r} prints")
     # What plugins print goes to stderr, after a note; past Python's own stdout it still goes to stdout.
     return _Elsewhere(digests, glimpsed, process.stdout or printed.partition("\n")[2])
+
+
+def _path() -> list[str]:
+    """Where this process imports from, without what any Python brings itself."""
+    own = {
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("platstdlib"),
+        sysconfig.get_config_var("DESTSHARED"),
+    }
+    return [place for place in sys.path if place and place not in own]
 
 
 def _serve(file: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import pickle
 import tomllib
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,13 @@ def test_jobs_and_hook_modes_change_nothing() -> None:
     assert digests(hooks="plain") == here
     assert digests(hooks="direct", jobs=2) == here
     assert digests(hooks="plain", jobs=2) == here
+
+
+def test_a_machine_that_has_lived_is_gone() -> None:
+    experiment = resolve(find_experiment("toy-turns", installed())[0], installed(), source="toy")
+    job = jobs_of(experiment, "direct")[0]
+    machine: weakref.ref[Machine] = runner.observe(job, load(job.hardware).freeze(), weakref.ref)
+    assert machine() is None
 
 
 def test_more_seeds_leave_the_first_ones_as_they_were() -> None:

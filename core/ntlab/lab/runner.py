@@ -98,6 +98,25 @@ def jobs_of(experiment: Experiment, hooks: Mode, arms: Sequence[str] | None = No
     ]
 
 
+@contextlib.contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Let the garbage collector look seldom while a machine runs, and once when it has lived.
+
+    What existed before is set aside, so looking costs what the machine is worth, not what is imported. This
+    decorates what makes a run: when that has returned, nothing holds the machine any more.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+
+
+@_quiet_collector()
 def simulate(job: Job, tables: Tables) -> Run:
     """Make one run. Raises PluginError, naming plugin and hook, where a plugin raises."""
     from ntlab.tracing import Tracer
@@ -131,6 +150,7 @@ def views(job: Job) -> list[str]:
     return sorted({*VIEWS, *_Parts(job).views()})
 
 
+@_quiet_collector()
 def view(job: Job, tables: Tables, name: str) -> str:
     """Make one run, keeping its records, and return one of its views: a text."""
     from ntlab.tracing import Tracer
@@ -148,6 +168,7 @@ def view(job: Job, tables: Tables, name: str) -> str:
     return text
 
 
+@_quiet_collector()
 def observe(
     job: Job,
     tables: Tables,
@@ -227,7 +248,7 @@ def _lived(
     """What `seen` sees of a machine that has lived this run through; `watch` sees it before it runs."""
     life = _Life(job, parts, tables, tracer, watch)
     begun = time.monotonic()
-    with _quiet_collector(), prints_on_stderr(installed().owner_of_package):
+    with prints_on_stderr(installed().owner_of_package):
         try:
             return life.live(seen)
         except UnknownSpecificationError as error:
@@ -385,20 +406,3 @@ def hooks_mode(asked: str | None = None) -> Mode:
         if mode == known:
             return known
     raise UnknownNameError("hook mode", mode, HOOKS, where=where)
-
-
-@contextlib.contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """Let the garbage collector look seldom while a machine runs, and once when it has lived.
-
-    What existed before is set aside, so looking costs what the machine is worth, not what is imported.
-    """
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
-    try:
-        yield
-    finally:
-        gc.collect()
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)

@@ -254,6 +254,7 @@ def test_short_of_memory(trace: list[tuple[int, int]], frames: int, bits: int, e
 # -- extents ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @given(
     touches=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 24), st.integers(0, 3)), max_size=25),
     capacity=st.integers(1, 50),

@@ -316,6 +316,7 @@ def totals(footprint: Footprint) -> Counter[str]:
     return Counter(counts | {"memory": refills.from_memory.total, "caches": refills.from_caches.total})
 
 
+@pytest.mark.once
 @settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(1, 100), min_size=1, max_size=6),
@@ -545,6 +546,7 @@ def test_a_processor_that_is_gone_holds_nothing() -> None:
     assert caches.cost(3, data(1, node=1)) == NEAR
 
 
+@pytest.mark.once
 @settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), written=st.booleans(), shared=st.booleans(), disturbed=st.booleans())
 def test_whatever_happens_the_accounts_agree(seed: int, written: bool, shared: bool, disturbed: bool) -> None:

@@ -269,6 +269,7 @@ class Model:
                 self.read_ahead += self.fetch(self.piece)
 
 
+@pytest.mark.once
 @settings(max_examples=150)
 @given(st.data())
 def test_what_is_read_is_what_a_model_by_page_says(data: st.DataObject) -> None:
@@ -552,6 +553,7 @@ def test_the_limit_is_not_for_others() -> None:
 # -- whatever comes ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @settings(max_examples=30)
 @given(st.data())
 def test_nothing_is_lost_whatever_is_read(data: st.DataObject) -> None:

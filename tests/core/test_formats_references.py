@@ -122,6 +122,7 @@ def test_a_buffer_hides_what_it_holds(pages: list[int], entries: int, frames: in
 # -- real ones -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not TRACES.is_dir(), reason="no shared data")
 @pytest.mark.parametrize(
     ("name", "references", "pages"),

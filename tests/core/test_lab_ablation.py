@@ -174,6 +174,7 @@ def test_plugins_that_go_together_with_what_they_require(ablate: Make) -> None:
     assert numbers(found) == {"b": (-1,) * 4, "c": (-10,) * 4}
 
 
+@pytest.mark.once
 @given(st.data())
 def test_what_factors_need_is_just_what_makes_an_arm_possible(data: st.DataObject) -> None:
     """Any plugins, any two arms that can be: a combination can be run if all that its factors need is on."""

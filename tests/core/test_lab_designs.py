@@ -25,6 +25,8 @@ from ntlab.lab.designs import (
     mask,
 )
 
+pytestmark = pytest.mark.once
+
 NUMBERS = st.integers(-1000, 1000)
 
 

@@ -222,6 +222,7 @@ def _unpark(parked: list[Thread]) -> None:
     thread.machine.scheduler.wake(thread)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("hooks", ["direct", "checked"])
 def test_a_run_that_is_watched_is_the_same(seed: int, hooks: Mode) -> None:

@@ -245,6 +245,7 @@ def lock_waits(machine: Machine, lock: SpinLock) -> list[int]:
     return [int(r["waited"]) for r in machine.tracer.records("Acquire") if r["lock"] == lock.id]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("holds", "name"),
     [((1000,), "M/D/1"), ((200, 200, 200, 3400), "M/G/1")],
@@ -298,6 +299,7 @@ WORKS = st.lists(
 )
 
 
+@pytest.mark.once
 @given(
     threads=THREADS,
     works=WORKS,

@@ -575,6 +575,7 @@ operation = st.one_of(
 )
 
 
+@pytest.mark.once
 @settings(max_examples=100, deadline=None)
 @given(operations=st.lists(operation, min_size=10, max_size=60))
 def test_no_page_is_lost_or_counted_wrong_whatever_happens(operations: list[tuple[Any, ...]]) -> None:

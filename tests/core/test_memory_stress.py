@@ -14,6 +14,8 @@ from ntlab.errors import SimulationError
 from ntlab.machine import Memory, Paging, PagingFile
 from ntlab.machine.extents import ACTIVE, NodeMemory
 
+pytestmark = pytest.mark.once
+
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 

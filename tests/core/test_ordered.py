@@ -11,6 +11,7 @@ from ntlab.machine import ordered
 from ntlab.machine.ordered import Ordered
 
 
+@pytest.mark.once
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=120), st.integers(2, 6), st.data())
 def test_it_is_a_sorted_dictionary(keys: list[int], chunk: int, data: st.DataObject) -> None:

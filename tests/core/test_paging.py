@@ -409,6 +409,7 @@ def test_a_machine_without_paging_file_flushes_nothing() -> None:
     assert results == [False]
 
 
+@pytest.mark.once
 @settings(max_examples=120, deadline=None)
 @given(
     st.data(),

@@ -89,6 +89,7 @@ def busy(machine: Machine, threads: int, name: str = "busy", **options: Any) -> 
 # -- tables --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @given(st.sampled_from(["opteron-4s", "superdome", "small-2s-2008"]), st.data())
 def test_tables_without_some_parts(name: str, data: st.DataObject) -> None:
     whole = load(name).freeze()
@@ -344,6 +345,7 @@ def test_a_thread_with_a_spinlock_leaves_when_it_has_released_it() -> None:
     machine.check()
 
 
+@pytest.mark.once
 @settings(max_examples=10)
 @given(st.integers(0, 10**6), st.sampled_from(["shared", "per_processor"]), st.data())
 def test_whatever_runs_no_thread_is_lost(seed: int, queues: Any, data: st.DataObject) -> None:

@@ -235,6 +235,7 @@ def steps(lock: SpinLock, program: list[tuple[str, int]]) -> Iterator[Request]:
             yield Sleep(ns) if kind == "sleep" else Compute(ns)
 
 
+@pytest.mark.once
 @given(
     guests=GUESTS,
     processors=st.integers(1, 3),
@@ -472,6 +473,7 @@ def test_without_an_answer_guests_are_told_never_to_notify() -> None:
     assert create(boot(1)).spin_attempts == NEVER_NOTIFY
 
 
+@pytest.mark.once
 def test_a_guest_goes_on_at_the_speed_of_its_logical_processor_whenever_that_changes() -> None:
     faults = Faults(kinds=("speeds",), interval=Duration(50_000), until=Duration(5_000_000))
     host = boot(2, [faults], hooks="checked", check_every=1)

@@ -222,6 +222,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.once
 @given(
     st.integers(1, 3),
     st.integers(0, 4),

@@ -314,6 +314,7 @@ def test_idle_power_is_that_of_the_closed_form() -> None:
     assert machine.power.energy / machine.engine.now / 1000 == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.once
 @given(st.lists(st.integers(1, 5 * MS), min_size=1, max_size=12))
 def test_waiting_as_long_as_entering_costs_is_at_most_twice_as_dear_as_knowing(gaps: list[int]) -> None:
     """Ski rental: with T = e / (P1 - Pd), for any gaps; and the energy is that of the rule, exactly."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import attrs
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,8 @@ from ntlab.plugin import plugin
 from ntlab.testing import boot, rules
 from ntlab.tracing import Record
 from ntlab_ws2003 import Ws2003
+
+pytestmark = pytest.mark.once
 
 TICK = 1000
 HARDWARE_TICK = 500_000

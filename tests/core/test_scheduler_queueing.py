@@ -21,6 +21,8 @@ from ntlab.quantities import MICROSECOND, MILLISECOND
 from ntlab.testing import boot, rules
 from ntlab_ws2003 import Ws2003
 
+pytestmark = pytest.mark.once
+
 UNIT = MILLISECOND
 ENDLESS = 1 << 50
 REPLICATIONS = 20

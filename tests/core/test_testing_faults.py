@@ -78,6 +78,7 @@ def test_they_come_as_often_as_asked_for_and_until_then() -> None:
     assert sum(processor.interrupts for processor in machine.processors) == len(times)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_disturbs_and_is_over_at_the_end(kind: Kind) -> None:
     faults = Faults(kinds=(kind,), **OFTEN)
@@ -159,6 +160,7 @@ def plugin_sets(draw: st.DrawFn) -> list[object]:
     ]
 
 
+@pytest.mark.once
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),

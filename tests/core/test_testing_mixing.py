@@ -16,6 +16,8 @@ from ntlab.lab.registry import InstalledPlugin, Registry
 from ntlab.plugin import plugin
 from ntlab.testing import covering_sets
 
+pytestmark = pytest.mark.once
+
 Relations = Mapping[str, tuple[str, ...]]
 
 

@@ -407,6 +407,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.once
 @settings(max_examples=60)
 @given(st.sampled_from([USER, KERNEL]), st.integers(1, 3), st.integers(0, 2), st.integers(1, 5), STEPS)
 def test_nothing_is_lost(

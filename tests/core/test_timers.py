@@ -375,6 +375,7 @@ class Late:
         return latest
 
 
+@pytest.mark.once
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(

@@ -68,6 +68,7 @@ def imports(file: Path, *, types: bool) -> Iterator[str]:
     return walk(ast.parse(file.read_text(encoding="utf-8")))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", OF_CORE)
 def test_arrows_run_one_way(name: str) -> None:
     # The hooks' specifications and `ntlab` itself name types of the rooms above them, in annotations only.
@@ -79,6 +80,7 @@ def test_arrows_run_one_way(name: str) -> None:
         assert not top.startswith("ntlab_"), f"{name} imports {module}"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", OF_PLUGINS)
 def test_a_plugin_uses_the_public_face_and_no_other_plugin(name: str) -> None:
     package = SOURCES[name].relative_to(PLUGINS).parts[0]
@@ -91,6 +93,7 @@ def test_a_plugin_uses_the_public_face_and_no_other_plugin(name: str) -> None:
             assert top == package, f"{name} imports {module}"
 
 
+@pytest.mark.once
 def test_the_core_knows_no_plugin_by_name() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     plugins = set(project["entry-points"]["ntlab.plugins"])

@@ -16,6 +16,8 @@ from ntlab.machine import Compute, Machine, Request, Sleep
 from ntlab.testing import boot, rules
 from ntlab_ws2003 import Ws2003
 
+pytestmark = pytest.mark.once
+
 
 def lines_an_event(machine: Machine, until: int) -> float:
     """How many lines of Python an event takes, on average, until then."""

@@ -107,6 +107,15 @@ def test_dpcs_wait_while_the_thread_of_their_processor_is_at_dispatch_level() ->
     assert ends(machine) == [17, 22]
 
 
+def test_a_processor_may_be_looked_at_before_it_begins_a_dpc_that_waited() -> None:
+    machine = boot(1, hooks="checked", check_every=1)
+    lock = machine.create_lock("l")
+    start(machine, 0, hold(lock, 10))
+    done = dpc(machine, 3, 0, 2)
+    machine.run()
+    assert done == [12]
+
+
 def test_a_dpc_does_not_spin_while_it_is_interrupted() -> None:
     machine = boot(2, trace=True)
     lock = machine.create_lock("l")

@@ -89,6 +89,7 @@ class Interrupts:
         self.engine = machine.engine
         self.scheduler = machine.scheduler
         self.idle_watchers: list[IdleWatcher] = []  # see ntlab.machine.idle
+        self._noticed: list[Processor] = []  # those that begin work at this instant, after the present event
         # From when on a processor that was woken does anything; see ntlab.machine.power.
         self.awake_from: Callable[[Processor], int] | None = None
         self._text = machine.tracer.text
@@ -131,9 +132,14 @@ class Interrupts:
     def _notice(self, processor: Processor) -> None:
         if processor.stepping:
             # The program is between two requests: take the interrupt when it has made up its mind.
-            self.engine.at(self.engine.now, self._start, processor, INTERRUPT)
+            self._noticed.append(processor)
+            self.engine.at(self.engine.now, self._start_noticed, processor, INTERRUPT)
         else:
             self._start(processor)
+
+    def _start_noticed(self, processor: Processor) -> None:
+        self._noticed.remove(processor)
+        self._start(processor)
 
     def _start(self, processor: Processor) -> None:
         """Begin the most urgent work, if it is more urgent than what the processor does."""
@@ -244,7 +250,8 @@ class Interrupts:
                 processor.speed == 0 or work.spinning is not None
             ):
                 raise SimulationError(f"nothing ends the interrupt work of processor {processor.index}")
-            if processor.dpc_queue and work is None and not self._held_back(processor):
+            begins = work is not None or processor in self._noticed
+            if processor.dpc_queue and not begins and not self._held_back(processor):
                 raise SimulationError(f"nothing holds back the DPCs of processor {processor.index}")
 
     def _done(self, processor: Processor) -> None:

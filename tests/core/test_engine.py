@@ -15,12 +15,14 @@ from ntlab.errors import SimulationError
 
 CLASSES = [INTERRUPT, NORMAL, NORMAL, NORMAL, REPORT]
 
-# What an event does when it happens: schedule others (delay, class), cancel one by number, happen again.
+# What an event does when it happens: schedule others (delay, class), cancel one by number, happen again, or
+# cancel all.
 deeds = st.lists(
     st.one_of(
         st.tuples(st.just("schedule"), st.integers(0, 4), st.sampled_from(CLASSES)),
         st.tuples(st.just("cancel"), st.integers(0, 30), st.just(0)),
         st.tuples(st.just("again"), st.integers(0, 4), st.just(0)),
+        st.tuples(st.just("clear"), st.just(0), st.just(0)),
     ),
     max_size=3,
 )
@@ -44,6 +46,10 @@ class Reference:
 
     def cancel(self, event: list[Any]) -> None:
         event[3] = None
+
+    def clear(self) -> None:
+        for event in self.events:
+            self.cancel(event)
 
     @property
     def pending(self) -> int:
@@ -86,6 +92,8 @@ def perform(
                 engine.cancel(made[value % len(made)])
             elif what == "again":
                 again = value
+            elif what == "clear":
+                engine.clear()
         return again
 
     for time, order in start:
@@ -103,6 +111,7 @@ def test_total_order(script: list[Any], start: list[Any], batch: int) -> None:
         assert perform(engine, script, start) == expected
 
 
+@pytest.mark.once
 @given(st.randoms(use_true_random=False), st.sampled_from([16, 64]), st.sampled_from([1, 16, 1024]))
 def test_total_order_of_many(random: Any, crowd: int, batch: int) -> None:
     """So many that they are kept by day: dense and sparse times, days that get longer, shorter, and none."""
@@ -114,6 +123,7 @@ def test_total_order_of_many(random: Any, crowd: int, batch: int) -> None:
                     ("schedule", random.choice([random.randrange(reach), reach]), random.choice(CLASSES)),
                     ("cancel", random.randrange(500), 0),
                     ("again", random.choice([0, 1, random.randrange(reach)]), 0),
+                    *[("clear", 0, 0)] * (random.random() < 0.01),
                 ]
             )
             for _ in range(random.randrange(3))

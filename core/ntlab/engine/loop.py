@@ -39,6 +39,8 @@ NORMAL = 1
 REPORT = 2
 """Class of measurements: they see an instant when all else at it is done."""
 
+SHORT = (1 << 30) - 1
+"""What Python compares fastest: the largest integer of one digit."""
 BATCH = 1 << 10
 """Events between two calls of `idle_work`: what they record is still in the processor's cache then."""
 NEVER = 2 * FOREVER
@@ -63,6 +65,7 @@ class Engine:
         "_events",
         "_horizon",
         "_live",
+        "_near",
         "_running",
         "_settled",
         "_special",
@@ -84,6 +87,7 @@ class Engine:
         self._special: dict[int, tuple[deque[Event], deque[Event]]] = {}  # by time, interrupts and reports
         self._days = Days(FOREVER)  # the NORMAL ones from _horizon on
         self._horizon = NEVER
+        self._near = 0  # a delay below it ends before the horizon, whenever in this batch it begins
         self._settled = 0  # events until which days stay as long as they are
         self._walk: Iterator[Event] | None = None  # through the rest of the bucket whose events happen
         self._cancelled = 0
@@ -145,7 +149,7 @@ class Engine:
 
         def insert(delay: int, event: Event) -> Event:
             time = self.now + delay
-            if time >= self._horizon:
+            if delay >= self._near and time >= self._horizon:
                 self._days.put(time, event)
                 return event
             found = put(time, event)
@@ -217,14 +221,12 @@ class Engine:
 
     def clear(self) -> None:
         """Make nothing that is scheduled happen."""
-        for _, event in self._scheduled():
-            event[0] = event[1] = None
-        self._events.clear()
+        for event in [event for _, event in self._scheduled()]:
+            self.cancel(event)
+        for time in self._special:
+            self._events[time] = [None, None]  # cancelled, too
+        self._cancelled += len(self._special)
         self._special.clear()
-        self._days.clear()  # in place, as for the times; where there are no more days is seen when they end
-        self._times[:] = [self.now, NEVER] if self._running else [NEVER]  # see _run_batch
-        self._cancelled = self._live = 0
-        self._rest()
 
     def _tidy(self) -> None:
         """Between two batches: have few dead events, and few instants in the heap."""
@@ -367,6 +369,7 @@ class Engine:
         pop, push, replace = heappop, heappush, heapreplace
         take, put = events.pop, events.setdefault
         horizon, days, width, far = self._horizon, self._days.by_number, self._days.width, self._days.put
+        self._near = near = min(horizon - until, SHORT)
         batch = self.batch
         instants = repeat(None, batch)
         more = dead = 0
@@ -398,7 +401,7 @@ class Engine:
                         pop(times)
                         raise SimulationError(_into_the_past(action, delay))
                     again = time + delay
-                    if again >= horizon:
+                    if delay >= near and again >= horizon:
                         pop(times)
                         day = days.get(again // width)  # as `Days.put` does
                         if day is None:
@@ -418,32 +421,33 @@ class Engine:
                     pop(times)
                     continue
                 bucket = argument
-                if bucket is None:
-                    pop(times)
-                    dead += 1
-                    continue
-                if self._cancelled and bucket and bucket[0][0] is None:
+                if self._cancelled:
                     # Cancelled ones do not move the clock.
-                    alive = (number for number, event in enumerate(bucket) if event[0] is not None)
-                    del bucket[: next(alive, len(bucket))]
-                    if bucket or time in special:
-                        events[time] = event
-                    else:
+                    if bucket is None:
                         pop(times)
-                    dead += 1
-                    continue
+                        dead += 1
+                        continue
+                    if bucket and bucket[0][0] is None:
+                        alive = (number for number, event in enumerate(bucket) if event[0] is not None)
+                        del bucket[: next(alive, len(bucket))]
+                        if bucket or time in special:
+                            events[time] = event
+                        else:
+                            pop(times)
+                        dead += 1
+                        continue
                 self.now = time
                 if special and time in special:
                     if special[time][0] or not bucket:
                         events[time] = event
                         self._run_special(time)
-                        if events.get(time) is not event:  # the action has cleared the queue
-                            pop(times)
                         continue
                     events[time] = [None, []]  # reports come when the bucket is done
                     push(times, time)
-                # What comes meanwhile for this instant has a bucket of its own, which is next.
+                # What comes meanwhile for this instant has a bucket of its own, which is next. The first new
+                # instant takes the place of this one in the heap.
                 self._walk = walk = iter(bucket)
+                add: Callable[[list[int], int], object] = replace
                 try:
                     while True:
                         try:
@@ -457,12 +461,13 @@ class Engine:
                                     if delay < 0:
                                         raise SimulationError(_into_the_past(action, delay))
                                     again = time + delay
-                                    if again >= horizon:
+                                    if delay >= near and again >= horizon:
                                         far(again, event)
                                         continue
                                     found = put(again, event)
                                     if found is event:
-                                        push(times, again)
+                                        add(times, again)
+                                        add = push
                                     elif found[0] is None and found[1] is not None:
                                         found[1].append(event)
                                     else:
@@ -475,8 +480,8 @@ class Engine:
                     raise
                 finally:
                     more += len(bucket) - 1
-                    self._walk = None
-                    pop(times)
+                    if add is replace:
+                        pop(times)
                 if more >= batch:
                     break
             unfinished = 0

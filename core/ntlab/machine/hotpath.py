@@ -23,19 +23,13 @@ Expired = Callable[[Processor], int | None]
 Slept = Callable[[Thread], None]
 
 
-def _nothing(*arguments: int | bytes) -> bytes:
-    raise AssertionError("not traced")
-
-
 def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     """What the engine calls in place of `scheduler._expired` and `scheduler._slept`."""
     engine = scheduler.engine
     cancel = engine.cancel
     running, processors = scheduler.running, scheduler.processors
     tracer = scheduler.machine.tracer
-    traced = tracer.packer(CSWITCH) is not None
-    pack_switch, record, cswitch = tracer.packer(CSWITCH) or (_nothing, _nothing, 0)
-    pack_ready, _, ready_thread = tracer.packer(READY_THREAD) or (_nothing, _nothing, 0)
+    switches, wakes = tracer.packer(CSWITCH), tracer.packer(READY_THREAD)
     watchers = scheduler.switch_watchers  # this very list: some join while the machine runs
     begin_turn = scheduler._begin_turn if scheduler._turn_length is not None else None
     # Whether it is known, when a turn is over, how long the next one is and who has it.
@@ -71,7 +65,6 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         if thread.raised:
             return scheduler._expired(processor)
         now = engine.now
-        event = processor.plan
         queue = processor.queue
         ran = now - processor.since
         left = thread.remaining - ran
@@ -108,7 +101,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 # The burst is over: advance the program.
                 processor.stepping = True
                 if thread.result is not None:
-                    return scheduler._advance(processor, event)
+                    return scheduler._advance(processor)
                 request = next(thread.program, ENDED)
                 kind = request.__class__
                 if kind is Compute:
@@ -116,13 +109,13 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     turn = thread.quantum_left
                     if left > turn:
                         left = turn
-                    if left > 0 and processor.plan is event and not processor.preempt_pending:
+                    if left > 0 and processor.plan is not None and not processor.preempt_pending:
                         processor.stepping = False
                         return left
-                    return scheduler._advance(processor, event)
+                    return scheduler._advance(processor)
                 if kind is not Sleep or thread.port is not None or request.increment:  # type: ignore[attr-defined]
                     scheduler._carry_out(processor, thread, request)
-                    return scheduler._advance(processor, event)
+                    return scheduler._advance(processor)
                 insert(request.duration, thread.alarm)  # type: ignore[attr-defined]
                 old = thread
                 old.state = WAITING
@@ -130,7 +123,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 summary = queue.summary
                 if not summary or scheduler._selective:
                     scheduler._run_next(processor, old)
-                    return scheduler._advance(processor, event)
+                    return scheduler._advance(processor)
                 priority = summary.bit_length() - 1
                 level = queue.levels[priority]
                 thread = level.popleft()
@@ -146,16 +139,17 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
             processor.thread = thread
             processor.since = now
             processor.context_switches += 1
-            if traced:
+            if switches is not None:
+                pack, record, cswitch = switches
                 record(
-                    pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
-                                old.priority, old.state, old.wait_reason, thread.ready_since)
+                    pack(now, cswitch, processor.index, thread.id, old.id, priority,
+                         old.priority, old.state, old.wait_reason, thread.ready_since)
                 )  # fmt: skip
             if attended or thread.raised:
                 processor.stepping = True
                 attend(processor, old, thread)
-                if processor.since > now or thread.raised or processor.plan is not event:
-                    return scheduler._advance(processor, event)
+                if processor.since > now or thread.raised or processor.plan is None:
+                    return scheduler._advance(processor)
             left = thread.remaining
             if left:
                 turn = thread.quantum_left
@@ -165,7 +159,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     processor.stepping = False
                     return left
                 processor.stepping = True
-                return scheduler._advance(processor, event)
+                return scheduler._advance(processor)
 
     # Who slept begins to run at once, or goes to the tail of its level, where all processors share a ready
     # queue and nobody is asked where it shall run.
@@ -202,8 +196,9 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         if fresh_quantum:
             thread.quantum_left = quantum
         thread.ready_since = now = engine.now
-        if traced:
-            record(pack_ready(now, ready_thread, thread.id, 0))
+        if wakes is not None:
+            pack, record, ready_thread = wakes
+            record(pack(now, ready_thread, thread.id, 0))
         thread.state = READY
         thread.processor = first
 
@@ -238,8 +233,9 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         if fresh_quantum:
             thread.quantum_left = quantum
         thread.ready_since = now
-        if traced:
-            record(pack_ready(now, ready_thread, thread.id, 0))
+        if wakes is not None:
+            pack, record, ready_thread = wakes
+            record(pack(now, ready_thread, thread.id, 0))
         thread.state = RUNNING
         thread.processor = processor
         thread.last = processor.index
@@ -248,10 +244,11 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         processor.context_switches += 1
         running_priority(bit, low, priority)
         processor.stepping = True
-        if traced:
+        if switches is not None:
+            pack, record, cswitch = switches
             record(
-                pack_switch(now, cswitch, processor.index, thread.id, old.id, priority,
-                            low, READY, old.wait_reason, now)
+                pack(now, cswitch, processor.index, thread.id, old.id, priority,
+                     low, READY, old.wait_reason, now)
             )  # fmt: skip
         if attended:
             attend(processor, old, thread)
@@ -269,10 +266,8 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     return
             else:
                 scheduler._carry_out(processor, thread, request)
-        delay = scheduler._advance(processor, None)
-        if delay is not None:
-            processor.plan = insert(delay, [expired, processor])
+        scheduler._advance(processor)
 
     slept = scheduler._slept if asked else plain_slept
-    insert = engine.inserter()
+    insert = scheduler._insert
     return expired, slept

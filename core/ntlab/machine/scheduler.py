@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ntlab.engine import FOREVER, Event
+from ntlab.engine import FOREVER
 from ntlab.errors import SimulationError
 from ntlab.machine.hotpath import plain_actions
 from ntlab.machine.policy import SchedulerPolicy
@@ -51,9 +51,56 @@ class Scheduler:
     empty.
     """
 
+    __slots__ = (  # quicker than a dictionary of so many
+        "_at_once",
+        "_boosted_priority",
+        "_by_tick",
+        "_choose_busy",
+        "_choose_processor",
+        "_choose_thread",
+        "_exact",
+        "_given",
+        "_insert",
+        "_noted",
+        "_on_charge",
+        "_on_ready",
+        "_ordered",
+        "_preempts",
+        "_priority_at_quantum_end",
+        "_quantum",
+        "_refresh",
+        "_run_limit",
+        "_selective",
+        "_shared",
+        "_stand_ins",
+        "_stopped",
+        "_switch_cost",
+        "_tick",
+        "_trace_end",
+        "_trace_ready",
+        "_trace_start",
+        "_trace_switch",
+        "_turn_length",
+        "_usable_processors",
+        "all_mask",
+        "delays",
+        "engine",
+        "expired",
+        "idle_mask",
+        "machine",
+        "policy",
+        "processors",
+        "running",
+        "running_summary",
+        "slept",
+        "switch_watchers",
+        "waiting_queues",
+    )
+
     def __init__(self, machine: Machine, nodes: Sequence[int], policy: SchedulerPolicy) -> None:
         self.machine = machine
         self.engine = machine.engine
+        self._insert = machine.engine.inserter()
         self.policy = policy
         self._shared = policy.ready_queues == "shared"
         queues = self._ready_queues(1 if self._shared else len(nodes))
@@ -555,10 +602,11 @@ class Scheduler:
         action = self.expired if processor.speed == NOMINAL else self._expired
         if self._at_once and end == self.engine.now and not thread.remaining:
             self._at_once = False
+            processor.plan = event = [action, processor]  # as if it had been scheduled for now
             delay = action(processor)
-            if delay is None:
-                return
-            end = self.engine.now + delay
+            if delay is not None:
+                processor.plan = self._insert(delay, event)
+            return
         processor.plan = self.engine.at(end, action, processor)
 
     def _settle(self, processor: Processor, thread: Thread) -> None:
@@ -599,7 +647,6 @@ class Scheduler:
         """
         thread = processor.thread
         assert thread is not None
-        event = processor.plan
         processor.stepping = True
         self._settle(processor, thread)
         if thread.remaining:
@@ -607,13 +654,13 @@ class Scheduler:
                 self._turn_over(processor, thread)
         elif thread.spinning is not None:
             thread.remaining = self.machine.locks.still_spinning(thread)
-        return self._advance(processor, event)
+        return self._advance(processor)
 
-    def _advance(self, processor: Processor, event: Event | None) -> int | None:
+    def _advance(self, processor: Processor) -> int | None:
         """Advance programs until the processor has a thread with work to do, or none.
 
-        Any number of threads that wait at once cost no recursion. `event` is the one that this happens
-        in. Returns the length of the next stretch if that event shall end it, else plans it.
+        Any number of threads that wait at once cost no recursion. Returns the length of the next stretch if
+        the event that this happens in, which is still the processor's plan, shall end it, else plans it.
         """
         now = self.engine.now
         steps = 0
@@ -649,7 +696,7 @@ class Scheduler:
         processor.stepping = False
         if thread is None:
             processor.plan = None
-        elif processor.plan is not event:  # something in between has cancelled the event that this call is
+        elif processor.plan is None:  # something in between has cancelled the event that this call is
             self._plan(processor)
         else:
             end = self._stretch(processor, thread)

@@ -160,7 +160,7 @@ def test_tox_builds_and_tests_each_example_and_mypy_checks_it() -> None:
     for file in sorted((ROOT / "examples").glob("*/pyproject.toml")):
         name = file.parent.name
         assert f" ./examples/{name}[test]" in environment["commands_pre"]
-        assert f"pytest examples/{name}" in environment["commands"].splitlines()
+        assert f"{{[testenv]pytest}} examples/{name}" in environment["commands"].splitlines()
         assert f"examples/{name}/src" in project["tool"]["mypy"]["mypy_path"].split(":")
         example = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         assert set(example["entry-points"]["ntlab.plugins"]) <= set(judged)

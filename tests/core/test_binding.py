@@ -177,7 +177,7 @@ def outcome_of(call: Callable[[], Any], log: list[Any]) -> Any:
 
 
 @given(st.tuples(*[st.lists(st.integers(0, CODES - 1), max_size=6)] * 3))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_bound_hooks_do_what_pluggy_does(codes):
     log: list[Any] = []
     plugins = []

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from ntlab.errors import SimulationError, UserError
 from ntlab.hooks import hookimpl
-from ntlab.machine import NOMINAL, Acquire, Compute, Machine, Release, Request, Sleep, Thread
+from ntlab.machine import (
+    NOMINAL,
+    Acquire,
+    Compute,
+    Machine,
+    Mailbox,
+    Receive,
+    Release,
+    Request,
+    Sleep,
+    Thread,
+)
 from ntlab.plugin import option, plugin
 from ntlab.testing import Recorder, boot, bursts, rules
 
@@ -308,6 +319,15 @@ def test_no_time_is_negative(request_: Callable[[Any], object], time: Any) -> No
 def test_impossible_rules(policy: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(policy))):
         rules(**policy)
+
+
+def test_a_program_that_is_no_generator_goes_on_without_results() -> None:
+    machine = boot(1, trace=True)
+    box = Mailbox(machine.engine)
+    machine.create_thread(machine.create_process("p"), iter([Receive(box), Compute(10)]), name="a")
+    machine.engine.at(5, box.put, "a message")
+    machine.run()
+    assert switches(machine) == [(0, 0, "a"), (0, 0, ""), (5, 0, "a"), (15, 0, "")]
 
 
 def test_a_program_that_never_uses_time_is_found_out() -> None:

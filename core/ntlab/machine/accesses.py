@@ -14,7 +14,7 @@ from ntlab.errors import SimulationError
 from ntlab.machine.extents import ACTIVE, STANDBY, TRANSITION, Extent
 from ntlab.machine.links import Flow, Link, Links
 from ntlab.machine.processors import NOMINAL
-from ntlab.machine.threads import RUNNING, Request, Thread
+from ntlab.machine.threads import RUNNING, Request, Thread, resume
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class _Access(Request):
     def send(self, result: Any) -> Request:
         """The last stage has left a result for the program."""
         program = self.thread.program = self.outer
-        return program.send(result)  # type: ignore[no-any-return]
+        return resume(program, result)
 
     def perform(self, thread: Thread) -> int | None:
         work = self._fault()

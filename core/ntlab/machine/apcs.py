@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ntlab.machine.threads import WAITING, Request, Thread
+from ntlab.machine.threads import WAITING, Request, Thread, resume
 
 
 def queue_apc(
@@ -63,8 +63,7 @@ class _Frame(Request):
     def send(self, result: Any) -> Request:
         """A step with a result: that of the program below, which is kept for it."""
         if self._thread.raised:
-            request: Request = self._program.send(result)  # type: ignore[attr-defined]
-            return request
+            return resume(self._program, result)
         self._result = result
         return self
 

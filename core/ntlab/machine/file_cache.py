@@ -33,7 +33,7 @@ from ntlab.machine.paging import FILE_END, FILE_READ, SYSTEM_PID, first_disk, wh
 from ntlab.machine.policy import CachePolicy
 from ntlab.machine.sections import SYSTEM_CACHE
 from ntlab.machine.spaces import AddressSpace, Region
-from ntlab.machine.threads import Request, Thread
+from ntlab.machine.threads import Request, Thread, resume
 from ntlab.tracing import event_type
 
 if TYPE_CHECKING:
@@ -571,7 +571,7 @@ class _Copy(Request):
         """The touch of a view has failed."""
         self._leave()
         program = self.thread.program = self.outer
-        return program.send(result)  # type: ignore[no-any-return]
+        return resume(program, result)
 
     def perform(self, thread: Thread) -> int | None:
         mapping = self.read.file.mapping

@@ -33,7 +33,7 @@ from ntlab.machine.policy import RegistryPolicy
 from ntlab.machine.records import KERNEL_LOGGER
 from ntlab.machine.sections import PAGED_POOL, SYSTEM_CACHE
 from ntlab.machine.spaces import Region
-from ntlab.machine.threads import Request, Thread
+from ntlab.machine.threads import Request, Thread, resume
 from ntlab.tracing import EventType, event_type
 from ntlab.tracing.tracer import Emitter
 
@@ -353,7 +353,7 @@ class _Walk(Request):
         """There was no memory."""
         self._leave()
         self._end(result)
-        return self.outer.send(result)  # type: ignore[no-any-return]
+        return resume(self.outer, result)
 
     def perform(self, thread: Thread) -> int | None:
         query = self.query

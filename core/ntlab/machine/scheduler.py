@@ -30,6 +30,7 @@ from ntlab.machine.threads import (
     Compute,
     Request,
     Thread,
+    resume,
 )
 
 if TYPE_CHECKING:
@@ -686,7 +687,7 @@ class Scheduler:
             else:
                 thread.result = None
                 try:
-                    request = thread.program.send(result)  # type: ignore[attr-defined]
+                    request = resume(thread.program, result)
                 except StopIteration:
                     request = ENDED
             if request.__class__ is Compute:

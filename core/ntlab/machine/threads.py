@@ -53,6 +53,16 @@ ENDED = Request()
 """What a program that has come to its end gives for its next request."""
 
 
+def resume(program: Program, result: Any) -> Request:
+    """A program's next request after one that had a result. What is no generator cannot receive it.
+
+    Raises StopIteration where the program has come to its end.
+    """
+    send = getattr(program, "send", None)
+    request: Request = next(program) if send is None else send(result)
+    return request
+
+
 @attrs.frozen
 class Session:
     """A user's session. `weight` is its share among sessions, 1..9 (P9)."""

@@ -177,7 +177,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
     below = [(1 << priority) - 1 for priority in range(PRIORITIES)]
 
     def plain_slept(thread: Thread) -> None:
-        if scheduler.idle_mask or scheduler._selective or thread.state != WAITING:
+        if scheduler.idle_mask or thread.state != WAITING:
             scheduler._slept(thread)
             return
         priority = thread.priority
@@ -213,7 +213,13 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         summary = queue.summary
         old: Thread = processor.thread  # type: ignore[assignment]  # it runs a lower priority
         event = processor.plan
-        if event is None or event[0] is not expired or old.raised or summary >> priority:
+        if (
+            event is None
+            or event[0] is not expired
+            or scheduler._selective
+            or old.raised
+            or summary >> priority
+        ):
             scheduler._slept(thread)
             return
         # Preempt: the running thread goes to the head of its priority with the rest of its turn.

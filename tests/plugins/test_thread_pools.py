@@ -81,15 +81,35 @@ def test_a_fixed_number_of_workers_is_a_queue_of_erlangs(
     terms = [load**k / factorial(k) for k in range(workers)]
     last = load**workers / factorial(workers) * workers / (workers - load)
     assert last / (sum(terms) + last) == pytest.approx(gold, abs=1e-6)
-    waits = [_mean_wait(kind, workers, load, seed) for seed in range(12)]
+    waits = [_visit(kind, workers, load, seed)[0] for seed in range(12)]
     interval = estimate(waits)
     half = (interval.high - interval.low) / 2
     assert abs(interval.mean - gold / (workers - load)) < 3 * half
     assert half < 0.5 * gold / (workers - load)
 
 
-def _mean_wait(kind: str, workers: int, load: float, seed: int) -> float:
-    """How long pieces wait for a worker, in units of their mean work."""
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("workers", "slots", "load", "gold"),
+    [(1, 1, 0.8, 0.444444), (1, 3, 0.8, 0.173442), (2, 2, 1.5, 0.310345), (4, 7, 4.5, 0.215150)],
+)
+def test_whoever_finds_no_slot_is_turned_away(
+    kind: str, workers: int, slots: int, load: float, gold: float
+) -> None:
+    """M/M/c/K: as many are turned away as the pool is full for of the time (14.14); with K = c Erlang's B."""
+    states = [
+        load**k / (factorial(k) if k < workers else factorial(workers) * workers ** (k - workers))
+        for k in range(slots + 1)
+    ]
+    assert states[-1] / sum(states) == pytest.approx(gold, abs=1e-6)
+    interval = estimate([_visit(kind, workers, load, seed, slots)[1] for seed in range(8)])
+    half = (interval.high - interval.low) / 2
+    assert abs(interval.mean - gold) < 3 * half
+    assert half < 0.2 * gold
+
+
+def _visit(kind: str, workers: int, load: float, seed: int, slots: int | None = None) -> tuple[float, float]:
+    """How long pieces wait for a worker, in units of their mean work; and the share that finds no slot."""
     mean = 10 * MILLISECOND
     machine = boot(workers, KINDS[kind](), seed=seed)
     engine = machine.engine
@@ -97,23 +117,30 @@ def _mean_wait(kind: str, workers: int, load: float, seed: int) -> float:
     pool.limit(workers, workers)
     random = machine.streams.stream("ntlab", "test")
     waited: list[int] = []
+    done = turned_away = 0
 
     def piece(posted: int, work: int) -> Callable[[], Iterator[Request]]:
         def body() -> Iterator[Request]:
+            nonlocal done
             waited.append(engine.now - posted)
             yield Compute(work)
+            done += 1
 
         return body
 
     def arrivals() -> Iterator[Request]:
-        for _ in range(1200):
+        nonlocal turned_away
+        for number in range(1200):
             yield Sleep(round(random.expovariate(load / mean)))
+            if slots is not None and number - turned_away - done == slots:
+                turned_away += 1
+                continue
             yield PostWork(Work(pool, piece(engine.now, round(random.expovariate(1 / mean)))))
 
     machine.create_thread(pool.process, arrivals(), priority=15)
     machine.run(100 * SECOND)
-    assert len(waited) == 1200
-    return sum(waited[120:]) / len(waited[120:]) / mean
+    assert len(waited) == done == 1200 - turned_away
+    return sum(waited[120:]) / len(waited[120:]) / mean, turned_away / 1200
 
 
 def test_draining_takes_what_runs_and_before_all_the_backlog() -> None:

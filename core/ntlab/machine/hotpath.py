@@ -101,7 +101,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 # The burst is over: advance the program.
                 processor.stepping = True
                 if thread.result is not None:
-                    return scheduler._advance(processor)
+                    break
                 request = next(thread.program, ENDED)
                 kind = request.__class__
                 if kind is Compute:
@@ -112,10 +112,10 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     if left > 0 and processor.plan is not None and not processor.preempt_pending:
                         processor.stepping = False
                         return left
-                    return scheduler._advance(processor)
+                    break
                 if kind is not Sleep or thread.port is not None or request.increment:  # type: ignore[attr-defined]
                     scheduler._carry_out(processor, thread, request)
-                    return scheduler._advance(processor)
+                    break
                 insert(request.duration, thread.alarm)  # type: ignore[attr-defined]
                 old = thread
                 old.state = WAITING
@@ -123,7 +123,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 summary = queue.summary
                 if not summary or scheduler._selective:
                     scheduler._run_next(processor, old)
-                    return scheduler._advance(processor)
+                    break
                 priority = summary.bit_length() - 1
                 level = queue.levels[priority]
                 thread = level.popleft()
@@ -149,7 +149,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 processor.stepping = True
                 attend(processor, old, thread)
                 if processor.since > now or thread.raised or processor.plan is None:
-                    return scheduler._advance(processor)
+                    break
             left = thread.remaining
             if left:
                 turn = thread.quantum_left
@@ -159,7 +159,8 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     processor.stepping = False
                     return left
                 processor.stepping = True
-                return scheduler._advance(processor)
+                break
+        return scheduler._advance(processor)
 
     # Who slept begins to run at once, or goes to the tail of its level, where all processors share a ready
     # queue and nobody is asked where it shall run.

@@ -321,6 +321,15 @@ def test_impossible_rules(policy: dict[str, Any]) -> None:
         rules(**policy)
 
 
+@pytest.mark.parametrize("accounting", ["exact", "cycle"])
+def test_a_sleep_at_once_after_another_keeps_its_increment(accounting: str) -> None:
+    machine = boot(1, [rules(accounting=accounting)], trace=True)
+    sleeps = [Sleep(1), Sleep(1, increment=2), Sleep(1), Sleep(1, increment=1)]
+    machine.create_thread(machine.create_process("p"), iter(sleeps))
+    machine.run()
+    assert [r["increment"] for r in machine.tracer.records("Dispatcher/ReadyThread")] == [0, 2, 0, 1]
+
+
 def test_a_program_that_is_no_generator_goes_on_without_results() -> None:
     machine = boot(1, trace=True)
     box = Mailbox(machine.engine)

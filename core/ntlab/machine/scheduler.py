@@ -245,13 +245,13 @@ class Scheduler:
         )
 
     def _slept(self, thread: Thread) -> None:
+        increment, thread.wake_increment = thread.wake_increment, 0  # it may sleep again within `wake`
         # Nothing else happens in this event, so the program may go on within it: that saves another one.
         self._at_once = True
         try:
-            self.wake(thread, None, thread.wake_increment)
+            self.wake(thread, None, increment)
         finally:
             self._at_once = False
-            thread.wake_increment = 0
 
     def release(self, thread: Thread) -> None:
         """Make ready again a thread that a `run_limit` of 0 held back."""

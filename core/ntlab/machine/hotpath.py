@@ -49,9 +49,6 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
         if begin_turn is not None:
             begin_turn(processor, new)
 
-    # True where a switch has something to attend to.
-    attended = [attend] if begin_turn is not None or switch_cost > 0 else watchers
-
     def running_priority(bit: int, old: int, new: int) -> None:
         running[old] = others = running[old] ^ bit
         if not others:
@@ -145,7 +142,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                     pack(now, cswitch, processor.index, thread.id, old.id, priority,
                          old.priority, old.state, old.wait_reason, thread.ready_since)
                 )  # fmt: skip
-            if attended or thread.raised:
+            if scheduler._attended:
                 processor.stepping = True
                 attend(processor, old, thread)
                 if processor.since > now or thread.raised or processor.plan is None:
@@ -257,7 +254,7 @@ def plain_actions(scheduler: Scheduler) -> tuple[Expired, Slept]:
                 pack(now, cswitch, processor.index, thread.id, old.id, priority,
                      low, READY, old.wait_reason, now)
             )  # fmt: skip
-        if attended:
+        if scheduler._attended:
             attend(processor, old, thread)
         # Its program goes on within this event.
         if not thread.remaining and thread.result is None and not thread.raised:

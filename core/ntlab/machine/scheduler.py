@@ -54,6 +54,7 @@ class Scheduler:
 
     __slots__ = (  # quicker than a dictionary of so many
         "_at_once",
+        "_attended",
         "_boosted_priority",
         "_by_tick",
         "_choose_busy",
@@ -143,6 +144,7 @@ class Scheduler:
         self._trace_end = tracer.emitter(THREAD_END)
         # What the hot path need not look at: each saves a test or a call in every dispatch.
         self._noted = self._trace_switch is not None or bool(self.switch_watchers)
+        self._attended = bool(self.switch_watchers) or self._switch_cost > 0 or self._turn_length is not None
         self._at_once = False  # a program may go on within the present event
         self._stand_ins: dict[int, int] = {}  # for evacuated processors
         self._stopped: dict[int, int] | None = None  # speeds to come, while all processors stand still
@@ -880,7 +882,7 @@ class Scheduler:
         One that `delays` may put off when the processor begins (`since`): it is called before all others.
         """
         self.switch_watchers.insert(0 if delays else self.delays, watcher)
-        self._noted = True
+        self._noted = self._attended = True
         if delays:
             self.delays += 1
             self._choose_actions()

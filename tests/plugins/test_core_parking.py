@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -455,6 +456,34 @@ def test_the_table_of_power_and_response(servers: int, watts: float, response: f
         assert run["power"] == pytest.approx(watts + 7 * (load_then - 4), abs=0.7)
     mean = estimate([run["slowdown"] for run in found])
     assert mean.low - 0.01 <= response <= mean.high + 0.01
+
+
+def test_watts_are_in_the_proportion_that_is_published() -> None:
+    """A Xeon X5550 draws 95 W at most and 10 W when idle."""
+    power = load("nehalem-2s").freeze().power
+    busy = next(state.power for state in power.performance if state.speed == 2667)
+    all_busy, all_asleep = power.package + 4 * busy, power.asleep + 4 * power.idle[-1].power
+    assert all_busy / all_asleep == pytest.approx(95 / 10, rel=0.01)
+
+
+def test_only_the_proportions_of_watts_matter() -> None:
+    """With all of them seven times as high, energy is seven times as high, and nothing else is another."""
+    tables = load("nehalem-2s").freeze()
+    power = tables.power
+    sevenfold = power._replace(
+        idle=tuple(state._replace(power=7 * state.power, energy=7 * state.energy) for state in power.idle),
+        performance=tuple(state._replace(power=7 * state.power) for state in power.performance),
+        active=7 * power.active,
+        package=7 * power.package,
+        asleep=7 * power.asleep,
+    )
+    once, seven = (
+        measure(each, 900 * MS, Ws2003(power=True), CoreParking(), load=0.2, service=MS, warm_up=100 * MS)
+        for each in (tables, replace(tables, power=sevenfold))
+    )
+    assert seven.pop("power") == pytest.approx(7 * once.pop("power"), rel=1e-12)
+    assert seven.pop("joules") == pytest.approx(7 * once.pop("joules"), rel=1e-12)
+    assert seven == once
 
 
 def test_stalls_are_those_of_local_and_remote_accesses() -> None:

@@ -224,6 +224,29 @@ def test_a_stop_iteration_that_is_a_mistake() -> None:
         engine.run()
 
 
+def test_an_action_that_raises_after_others_come_again_leaves_all_in_place() -> None:
+    engine = Engine()
+    log: list[tuple[int, str]] = []
+
+    def again(name: str) -> int | None:
+        log.append((engine.now, name))
+        return 3 if engine.now == 5 else None
+
+    def raises(_: object) -> None:
+        raise KeyError("broken")
+
+    engine.at(5, again, "first")
+    engine.at(5, raises)
+    engine.at(5, again, "second")
+    engine.at(6, again, "other")
+    with pytest.raises(KeyError):
+        engine.run()
+    assert (engine.now, engine.pending, engine.events) == (5, 3, 1)
+    engine.run()
+    assert log == [(5, "first"), (5, "second"), (6, "other"), (8, "first"), (8, "second")]
+    assert (engine.pending, engine.next_time(), engine.events) == (0, None, 5)
+
+
 def test_an_action_that_raises_leaves_the_rest_in_place() -> None:
     engine = Engine()
     log: list[str] = []

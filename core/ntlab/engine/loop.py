@@ -89,7 +89,7 @@ class Engine:
         self._horizon = NEVER
         self._near = 0  # a delay below it ends before the horizon, whenever in this batch it begins
         self._settled = 0  # events until which days stay as long as they are
-        self._walk: Iterator[Event] | None = None  # through the rest of the bucket whose events happen
+        self._walk: Iterator[Event] = iter(())  # through the rest of the bucket whose events happen
         self._cancelled = 0
         self._live = 0
         self._running = False
@@ -181,7 +181,7 @@ class Engine:
     def _insert_special(self, time: int, event: Event, order: int) -> None:
         interrupts, reports = self._special.setdefault(time, (deque(), deque()))
         (interrupts if order == INTERRUPT else reports).append(event)
-        if order == INTERRUPT and self._walk is not None and time == self.now:
+        if order == INTERRUPT and time == self.now:
             self._put_back(self._rest())  # it comes before the rest of the instant that is happening
         self._bucket(time)
 
@@ -199,7 +199,7 @@ class Engine:
 
     def _rest(self) -> list[Event]:
         """End the walk through the present bucket. Returns what has not happened yet."""
-        rest = list(self._walk or ())
+        rest = list(self._walk)
         self.events -= len(rest)  # which will count the whole bucket
         return rest
 
@@ -309,8 +309,7 @@ class Engine:
 
     def _scheduled(self) -> Iterator[tuple[int, Event]]:
         """Each event that is scheduled and not cancelled, with its time; in no particular order."""
-        if self._walk is not None:
-            yield from ((self.now, event) for event in copy(self._walk) if event[0] is not None)
+        yield from ((self.now, event) for event in copy(self._walk) if event[0] is not None)
         for time, found in self._events.items():
             events = [found] if found[0] is not None else found[1] or []
             yield from ((time, event) for event in events if event[0] is not None)

@@ -54,7 +54,7 @@ ENDED = Request()
 
 
 def resume(program: Program, result: Any) -> Request:
-    """A program's next request after one that had a result. What is no generator cannot receive it.
+    """A program's next request after one that had a result. What is no generator goes on without it.
 
     Raises StopIteration where the program has come to its end.
     """
